@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "headwise/core/storage.hpp"
+#include "models.hpp"
+
+namespace compare {
+
+enum class Phase { decode, append, prefill };
+
+constexpr std::string_view name_of(Phase phase) {
+  return phase == Phase::decode ? "decode" : phase == Phase::append ? "append" : "prefill";
+}
+
+/// One thing that is timed: `new_tokens` queries over `kv_tokens` keys, one attention layer, one sequence.
+struct Case {
+  const Model* model;
+  Index kv_heads;
+  headwise::Storage storage;
+  Phase phase;
+  Index new_tokens;  // decode 1, append 8 or 64, prefill kv_tokens
+  Index kv_tokens;
+  Index threads;
+  bool warm;  // the same cache again and again, not a cycle of caches
+
+  Index head_dim() const { return model->head_dim; }
+  Index num_heads() const { return model->num_heads; }
+
+  /// Bytes of K and V that one call must read: every stored key and value once, whatever the group size.
+  double kv_bytes() const { return static_cast<double>(kv_tokens * kv_bytes_per_token()); }
+  Index kv_bytes_per_token() const { return 2 * kv_heads * head_dim() * size_of(storage); }
+
+  /// Multiply-adds of q·k and p·v over the visible keys (causal), two operations each; the softmax is not counted.
+  double flops() const {
+    const auto n = static_cast<double>(new_tokens), past = static_cast<double>(kv_tokens - new_tokens);
+    return 4.0 * static_cast<double>(num_heads() * head_dim()) * (n * past + n * (n + 1) / 2);
+  }
+
+  /// "llama3-8b/32:8:128/bf16/decode/1/kv4096/threads2", unique among the cases of a run.
+  std::string name() const;
+
+  /// Whether the two differ in the number of KV heads alone, so that their times may be compared.
+  bool is_sibling_of(const Case& other) const {
+    return model == other.model && storage == other.storage && new_tokens == other.new_tokens &&
+           kv_tokens == other.kv_tokens && threads == other.threads && warm == other.warm;
+  }
+};
+
+/// Axes of a product of cases; empty: the default of that axis.
+struct Axes {
+  std::vector<std::string> models;    // keys
+  std::vector<std::string> storages;  // f32, f16, bf16
+  std::vector<std::string> phases;    // decode, append, prefill
+  std::vector<Index> kv_tokens;
+  std::vector<Index> threads;
+  bool warm = false;
+
+  bool any() const {
+    return !models.empty() || !storages.empty() || !phases.empty() || !kv_tokens.empty() || warm;
+  }
+};
+
+/// The chosen sets, siblings side by side. Threads are those of `axes` or {1, all}.
+std::vector<Case> default_cases(const Axes& axes, Index all_threads);
+std::vector<Case> quick_cases(const Axes& axes, Index all_threads);
+std::vector<Case> smoke_cases(const Axes& axes, Index all_threads);
+/// Every model, storage, phase and length; prefill up to 4096 tokens, since its work grows with their square.
+std::vector<Case> full_cases(const Axes& axes, Index all_threads);
+/// Every combination of the axes.
+std::vector<Case> product_of(const Axes& axes, Index all_threads);
+
+}  // namespace compare

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: MIT
+#include "report.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <stdexcept>
+
+#include "headwise/version.hpp"
+
+namespace compare {
+
+namespace {
+
+double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::ranges::sort(values);
+  const std::size_t middle = values.size() / 2;
+  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+}
+
+template <class F>
+double median_over(const std::vector<Sample>& samples, F f) {
+  std::vector<double> values;
+  std::ranges::transform(samples, std::back_inserter(values), f);
+  return median(std::move(values));
+}
+
+/// Median of a limit over every repetition that probed it, with this many threads; 0: none did.
+struct MedianLimits {
+  double read_bandwidth, multiply_add, dot;
+};
+MedianLimits median_limits(const std::vector<Result>& results, Index threads) {
+  std::vector<double> read, multiply_add, dot;
+  for (const Result& result : results) {
+    if (result.timed.threads != threads) continue;
+    for (const Sample& sample : result.samples) {
+      if (!result.timed.warm) read.push_back(sample.limits.read_bandwidth);
+      (Roofline::uses_dot(result.timed.storage) ? dot : multiply_add).push_back(sample.limits.peak_flops);
+    }
+  }
+  return {median(read), median(multiply_add), median(dot)};
+}
+
+std::set<Index> thread_counts(const std::vector<Result>& results) {
+  std::set<Index> counts;
+  for (const Result& result : results) counts.insert(result.timed.threads);
+  return counts;
+}
+
+template <class... Values>
+std::string format(const char* pattern, Values... values) {
+  char text[256];
+  std::snprintf(text, sizeof text, pattern, values...);
+  return text;
+}
+
+std::string mebibytes(Index bytes) { return std::to_string(bytes >> 20) + " MiB"; }
+
+/// Caches in turn that fit in the last-level cache are not cold, whatever was wanted.
+bool is_cold(const Result& result, const Machine& machine) {
+  return !result.timed.warm && result.cycled_bytes > machine.last_level_cache;
+}
+bool has_temperature(const Result& result) { return result.timed.phase != Phase::prefill; }
+
+void print_header(std::ostream& out, const RunInfo& info, const std::vector<Result>& results) {
+  out << "headwise " << HEADWISE_VERSION_MAJOR << "." << HEADWISE_VERSION_MINOR << "." << HEADWISE_VERSION_PATCH
+      << " on " << info.machine.cpu << ", ISA " << info.isa << ", " << info.all_threads
+      << (info.all_threads == 1 ? " thread" : " threads") << "\n";
+  for (const Index threads : thread_counts(results)) {
+    const MedianLimits limits = median_limits(results, threads);
+    out << "limits with " << threads << (threads == 1 ? " thread: " : " threads:");
+    if (limits.read_bandwidth > 0) out << " read " << format("%.1f", limits.read_bandwidth * 1e-9) << " GB/s";
+    if (limits.multiply_add > 0) out << ", multiply-add " << format("%.0f", limits.multiply_add * 1e-9) << " GFLOP/s";
+    if (limits.dot > 0) out << ", bf16 dot " << format("%.0f", limits.dot * 1e-9) << " GFLOP/s";
+    out << " (medians; probed before and after every repetition)\n";
+  }
+  out << "\n";
+}
+
+void print_notes(std::ostream& out, const RunInfo& info, const std::vector<Result>& results) {
+  out << "\nKV B/token: of one attention layer. us/token: median of " << info.repetitions
+      << " repetitions, one layer, attention alone.\n"
+         "roofline: least time possible = max(K/V bytes / read bandwidth, FLOPs / peak), over the time measured; "
+         "\"read\" or \"compute\"\nis the larger. Limits are those measured around the same repetition. * the "
+         "model as published; the others are its siblings.\n";
+  const auto shows = [&](bool cold, bool warm) {
+    return std::ranges::any_of(results, [&](const Result& r) {
+      return has_temperature(r) && r.timed.warm == warm && is_cold(r, info.machine) == cold;
+    });
+  };
+  const std::string llc = info.machine.last_level_cache > 0
+                              ? "the last-level cache (" + mebibytes(info.machine.last_level_cache) + ")"
+                              : "a last-level cache of unknown size";
+  if (shows(true, false))
+    out << "cold: caches of at least " << mebibytes(info.cold_bytes) << " together taken in turn, more than " << llc
+        << ".\n";
+  if (shows(false, false)) out << "cold?: caches taken in turn, but together no more than " << llc << ".\n";
+  if (shows(false, true)) out << "warm: the same cache every time; read bandwidth is that of reading so many bytes again.\n";
+}
+
+}  // namespace
+
+double Result::seconds() const {
+  return median_over(samples, [](const Sample& s) { return s.seconds; });
+}
+double Result::seconds_per_token() const { return seconds() / static_cast<double>(timed.new_tokens); }
+double Result::roofline_seconds() const {
+  return median_over(samples, [&](const Sample& s) { return s.limits.seconds(timed.kv_bytes(), timed.flops()); });
+}
+double Result::roofline_fraction() const {
+  return median_over(samples,
+                     [&](const Sample& s) { return s.limits.seconds(timed.kv_bytes(), timed.flops()) / s.seconds; });
+}
+bool Result::memory_bound() const {
+  const Limits limits{median_over(samples, [](const Sample& s) { return s.limits.read_bandwidth; }),
+                      median_over(samples, [](const Sample& s) { return s.limits.peak_flops; })};
+  return limits.memory_bound(timed.kv_bytes(), timed.flops());
+}
+
+double speedup_over_mha(const Result& result, const std::vector<Result>& all) {
+  const auto mha = std::ranges::find_if(all, [&](const Result& other) {
+    return other.timed.is_sibling_of(result.timed) && other.timed.kv_heads == other.timed.num_heads();
+  });
+  return mha == all.end() ? 0 : mha->seconds() / result.seconds();
+}
+
+void print_table(std::ostream& out, const RunInfo& info, const std::vector<Result>& results) {
+  print_header(out, info, results);
+  constexpr const char* kConditions = "%-13s %-7s %-4s %6s %5s %7s %-5s ";
+  out << format(kConditions, "model", "phase", "type", "kv", "new", "threads", "data")
+      << format("%-10s %10s %11s %8s %9s %9s %-7s %7s\n", "heads", "KV B/token", "us/token", "GB/s", "GFLOP/s",
+                "roofline", "limit", "vs MHA");
+  const Case* previous = nullptr;
+  for (const Result& result : results) {
+    const Case& c = result.timed;
+    if (!previous || !c.is_sibling_of(*previous)) {  // a new set of siblings: say what they have in common
+      const char* data = !has_temperature(result) ? "-" : c.warm ? "warm" : is_cold(result, info.machine) ? "cold" : "cold?";
+      out << (previous ? "\n" : std::string(119, '-') + "\n")
+          << format(kConditions, std::string(c.model->name).c_str(), std::string(name_of(c.phase)).c_str(),
+                    std::string(name_of(c.storage)).c_str(), std::to_string(c.kv_tokens).c_str(),
+                    std::to_string(c.new_tokens).c_str(), std::to_string(c.threads).c_str(), data);
+    } else {
+      out << format(kConditions, "", "", "", "", "", "", "");
+    }
+    const std::string heads = std::string(kind_of_heads(c.num_heads(), c.kv_heads)) + " " + std::to_string(c.num_heads()) +
+                              ":" + std::to_string(c.kv_heads) + (c.kv_heads == c.model->own_kv_heads ? "*" : "");
+    const double speedup = speedup_over_mha(result, results);
+    out << format("%-10s %10lld %11.2f %8.2f %9.1f %8.0f%% %-7s %7s\n", heads.c_str(),
+                  static_cast<long long>(c.kv_bytes_per_token()), result.seconds_per_token() * 1e6,
+                  result.bytes_per_second() * 1e-9, result.flops_per_second() * 1e-9, result.roofline_fraction() * 100,
+                  result.memory_bound() ? "read" : "compute", speedup > 0 ? format("%.2fx", speedup).c_str() : "-");
+    previous = &c;
+  }
+  print_notes(out, info, results);
+}
+
+void write_json(const std::string& path, const RunInfo& info, const std::vector<Result>& results) {
+  using nlohmann::json;
+  json document;
+  document["headwise"] = std::to_string(HEADWISE_VERSION_MAJOR) + "." + std::to_string(HEADWISE_VERSION_MINOR) + "." +
+                         std::to_string(HEADWISE_VERSION_PATCH);
+  document["machine"] = {{"cpu", info.machine.cpu},
+                         {"isa", info.isa},
+                         {"threads", info.all_threads},
+                         {"last_level_cache_bytes", info.machine.last_level_cache},
+                         {"memory_bytes", info.machine.memory}};
+  document["settings"] = {
+      {"cold_bytes", info.cold_bytes}, {"repetitions", info.repetitions}, {"min_time_s", info.min_time}};
+  for (const Index threads : thread_counts(results)) {
+    const MedianLimits limits = median_limits(results, threads);
+    document["limits"].push_back({{"threads", threads},
+                                  {"read_bytes_per_s", limits.read_bandwidth},
+                                  {"multiply_add_flop_per_s", limits.multiply_add},
+                                  {"bf16_dot_flop_per_s", limits.dot}});
+  }
+  document["cases"] = json::array();
+  for (const Result& result : results) {
+    const Case& c = result.timed;
+    json samples = json::array();
+    for (const Sample& sample : result.samples)
+      samples.push_back({{"seconds", sample.seconds},
+                         {"read_bytes_per_s", sample.limits.read_bandwidth},
+                         {"peak_flop_per_s", sample.limits.peak_flops}});
+    document["cases"].push_back({{"name", c.name()},
+                                 {"model", c.model->name},
+                                 {"kind", kind_of_heads(c.num_heads(), c.kv_heads)},
+                                 {"as_published", c.kv_heads == c.model->own_kv_heads},
+                                 {"num_heads", c.num_heads()},
+                                 {"num_kv_heads", c.kv_heads},
+                                 {"head_dim", c.head_dim()},
+                                 {"storage", name_of(c.storage)},
+                                 {"phase", name_of(c.phase)},
+                                 {"new_tokens", c.new_tokens},
+                                 {"kv_tokens", c.kv_tokens},
+                                 {"threads", c.threads},
+                                 {"warm", c.warm},
+                                 {"cycled_bytes", result.cycled_bytes},
+                                 {"cold", has_temperature(result) && is_cold(result, info.machine)},
+                                 {"error", result.check.error},
+                                 {"error_limit", result.check.limit},
+                                 {"kv_bytes_per_token", c.kv_bytes_per_token()},
+                                 {"kv_bytes", c.kv_bytes()},
+                                 {"flop", c.flops()},
+                                 {"us_per_token", result.seconds_per_token() * 1e6},
+                                 {"kv_bytes_per_s", result.bytes_per_second()},
+                                 {"flop_per_s", result.flops_per_second()},
+                                 {"roofline_us_per_token", result.roofline_seconds() * 1e6 / static_cast<double>(c.new_tokens)},
+                                 {"roofline_fraction", result.roofline_fraction()},
+                                 {"limited_by", result.memory_bound() ? "read" : "compute"},
+                                 {"speedup_over_mha", speedup_over_mha(result, results)},
+                                 {"samples", samples}});
+  }
+  std::ofstream file(path);
+  file << document.dump(1) << "\n";
+  if (!file.flush()) throw std::runtime_error("cannot write " + path);
+}
+
+}  // namespace compare

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <variant>
+#include <vector>
+
+#include "cases.hpp"
+#include "headwise/attention/attention.hpp"
+#include "headwise/cache/kv_cache.hpp"
+
+namespace compare {
+
+using headwise::ExecutorRef;
+
+/// How far an output is from the reference, and how far it may be: root mean square of the error over that of the
+/// reference, of the worst row.
+struct Check {
+  double error = 0;
+  double limit = 0;
+  bool passed() const { return error <= limit; }  // false for NaN
+};
+
+/// The K/V caches of one head count, as many layers as were asked for (a model's layers are what makes its caches
+/// cold), all filled with the same `kv_tokens` tokens of random keys and values; and queries for them.
+class Workload {
+ public:
+  Workload(const Model& model, Index kv_heads, headwise::Storage storage, Index kv_tokens, Index layers,
+           Index max_new_tokens);
+
+  Index num_layers() const { return layers_; }
+  /// Bytes of K and V over all layers.
+  Index bytes() const;
+
+  /// What is timed: attention of the first `new_tokens` queries over one layer.
+  void attend(Index layer, Index new_tokens, ExecutorRef executor);
+
+  /// Compares the output of attend(0, …) with reference.hpp, for a few heads and tokens.
+  Check check(Index new_tokens, ExecutorRef executor);
+
+ private:
+  template <class T>
+  using Cache = headwise::KvCache<T>;
+  using AnyCache = std::variant<Cache<float>, Cache<headwise::f16>, Cache<headwise::bf16>>;
+
+  template <class T>
+  AnyCache make_cache();
+
+  headwise::Heads<> heads_;
+  headwise::Storage storage_;
+  Index kv_tokens_, layers_;
+  std::vector<float> keys_, values_;     // [kBlock][kv_head][dim], repeated along the tokens; exact in the storage type
+  AnyCache cache_;
+  headwise::Attention<headwise::Heads<>> attention_;
+  std::vector<float> queries_, output_;  // [max_new_tokens][head][dim]
+};
+
+}  // namespace compare

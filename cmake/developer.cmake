@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: MIT
+# What tests, examples and benchmarks share: warnings, and programs made from a folder.
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+add_library(headwise_developer INTERFACE)
+target_compile_options(headwise_developer INTERFACE -Wall -Wextra -Wconversion -Wshadow)
+target_compile_features(headwise_developer INTERFACE cxx_std_20)
+target_link_libraries(headwise_developer INTERFACE headwise::compiled)
+if(TARGET headwise::nn)
+  target_link_libraries(headwise_developer INTERFACE headwise::nn)
+endif()
+target_compile_options(headwise_compiled PRIVATE -Wall -Wextra -Wconversion -Wshadow)
+
+# headwise_programs(<out>): in the current folder, NAME.cpp and NAME/*.cpp together make the program NAME, which lies
+# at NAME in the current build folder. <out> receives the names.
+function(headwise_programs out)
+  file(GLOB sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} *.cpp */*.cpp)
+  set(names "")
+  foreach(source IN LISTS sources)
+    string(REGEX REPLACE "(\\.cpp|/.*)$" "" name ${source})
+    list(APPEND names ${name})
+    list(APPEND sources_of_${name} ${source})
+  endforeach()
+  list(REMOVE_DUPLICATES names)
+  foreach(name IN LISTS names)
+    add_executable(${name} ${sources_of_${name}})
+    target_link_libraries(${name} PRIVATE headwise_developer)
+  endforeach()
+  set(${out} ${names} PARENT_SCOPE)
+endfunction()

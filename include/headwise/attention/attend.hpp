@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include "headwise/attention/problem.hpp"
+#include "headwise/core/linkage.hpp"
+#include "headwise/parallel/executor.hpp"
+
+namespace headwise::detail {
+
+/// Runs a checked call: plan → walk each work item → merge what was split → finish.
+void attend(const Problem& call, const ExecutorRef& executor);
+
+}  // namespace headwise::detail
+
+#if !defined(HEADWISE_DECLARE_ONLY)
+
+#include <atomic>
+#include <memory>
+
+#include "headwise/attention/walk.hpp"
+
+namespace headwise::detail {
+
+/// Calls f(item) for every item, each on one of the executor's threads, in order of claiming.
+template <class F>
+void for_each_item(const std::vector<WorkItem>& items, const ExecutorRef& executor, F f) {
+  const Index count = std::ssize(items), workers = std::min(executor.concurrency(), count);
+  if (workers <= 1) {
+    for (const WorkItem& item : items) f(item);
+    return;
+  }
+  std::atomic<Index> next{0};
+  executor.parallel_for(workers, [&](Index) {
+    for (Index i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) f(items[static_cast<std::size_t>(i)]);
+  });
+}
+
+/// Query tokens beyond a sequence's query_length: output 0, lse −inf.
+inline void clear_unused_queries(const Problem& call) {
+  const Array &out = call.outputs.values, &lse = call.outputs.lse;
+  for (Index b = 0; b < out.sequences; ++b)
+    for (Index t = call.num_queries(b); t < out.tokens; ++t)
+      for (Index h = 0; h < out.heads; ++h) {
+        for (Index d = 0; d < out.dim; ++d) store_element(out.row(b, t, h), out.storage, d * out.strides.dim, 0.0f);
+        if (call.outputs.has_lse)
+          store_element(lse.row(b, t, h), Storage::f32, 0, -std::numeric_limits<float>::infinity());
+      }
+}
+
+/// What a call needs beside its work items' workspaces. Outlives the call, so that decoding allocates nothing after its
+/// first step.
+struct CallMemory {
+  Plan plan;
+  Buffer partials;
+};
+
+/// This thread's CallMemory, or one of its own where that is in use: an executor may run another call on a thread that
+/// waits for its own.
+class CallMemoryLease {
+ public:
+  CallMemoryLease() : slot_(slot()) {
+    if (slot_.in_use) own_ = std::make_unique<CallMemory>();
+    else slot_.in_use = true;
+  }
+  ~CallMemoryLease() {
+    if (!own_) slot_.in_use = false;
+  }
+  CallMemoryLease(const CallMemoryLease&) = delete;
+  CallMemoryLease& operator=(const CallMemoryLease&) = delete;
+
+  CallMemory* operator->() { return own_ ? own_.get() : &slot_.memory; }
+
+ private:
+  struct Slot {
+    CallMemory memory;
+    bool in_use = false;
+  };
+  static Slot& slot() {
+    thread_local Slot slot;
+    return slot;
+  }
+  Slot& slot_;
+  std::unique_ptr<CallMemory> own_;
+};
+
+/// This thread's memory for the work item it runs: items never nest.
+inline Buffer& item_memory() {
+  thread_local Buffer buffer;
+  return buffer;
+}
+
+HEADWISE_API void attend(const Problem& call, const ExecutorRef& executor) {
+  const TileKernels& kernels = tile_kernels();
+  const TileFormat& format = call.source.format;
+  CallMemoryLease memory;
+  Plan& plan = memory->plan;
+  plan.make(call, executor.concurrency());
+  clear_unused_queries(call);
+
+  const Index value_dim = padded_value_dim(format.value_dim), split_rows = plan.partial_rows();
+  PartialRows partials{};
+  if (split_rows > 0) {
+    partials.max = static_cast<float*>(memory->partials.reserve(split_rows * (value_dim + 2) * 4));
+    partials.sum = partials.max + split_rows;
+    partials.output = partials.sum + split_rows;
+  }
+
+  Index most_rows = 0;
+  for (const WorkItem& item : plan.items()) most_rows = std::max(most_rows, item.rows);
+  for_each_item(plan.items(), executor, [&](const WorkItem& item) {
+    const Workspace workspace(item_memory(), format, most_rows, tile_scratch_bytes(format));
+    Walk(call, kernels, item, workspace).run(partials);
+  });
+  for_each_item(plan.finishes(), executor, [&](const WorkItem& item) {
+    const PartialRows merged = partials.from(item.partial, value_dim);
+    for (Index s = 1; s < item.segments.count(); ++s)
+      merge_rows(kernels, merged, partials.from(item.partial + s * item.rows, value_dim), item.rows, value_dim);
+    const Workspace workspace(item_memory(), format, most_rows, tile_scratch_bytes(format));
+    finish_rows(call, kernels, item, merged, workspace.dense_row);
+  });
+}
+
+}  // namespace headwise::detail
+
+#endif  // !HEADWISE_DECLARE_ONLY

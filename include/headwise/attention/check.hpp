@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include "headwise/attention/problem.hpp"
+#include "headwise/core/heads.hpp"
+
+namespace headwise::detail {
+
+/// Checks `lengths` (one per sequence, each 0 … limit(sequence)) where given.
+template <class Limit>
+void check_lengths(std::span<const Index> lengths, std::string_view name, Index sequences, std::string_view what,
+                   Limit limit) {
+  if (lengths.empty()) return;
+  require(std::ssize(lengths) == sequences, name, " (", lengths.size(), " lengths) must hold one length per sequence (",
+          sequences, ")");
+  for (Index b = 0; b < sequences; ++b) {
+    const Index length = lengths[static_cast<std::size_t>(b)];
+    require(length >= 0 && length <= limit(b), name, "[", b, "] (", length, ") must be 0 to the ", what, " (", limit(b), ")");
+  }
+}
+
+/// Throws std::invalid_argument naming the first argument that does not fit `heads` and the other arguments. Nothing has
+/// been read or written then.
+inline void check(const Problem& call, const Heads<>& heads) {
+  const ConstArray& q = call.queries;
+  const Array &out = call.outputs.values, &lse = call.outputs.lse;
+  const TileFormat& kv = call.source.format;
+
+  require(call.map->num_heads() == heads.num_heads(), "num_heads of the head map (", call.map->num_heads(),
+          ") must equal num_heads (", heads.num_heads(), ")");
+  require(call.map->num_kv_heads() == heads.num_kv_heads(), "num_kv_heads of the head map (", call.map->num_kv_heads(),
+          ") must equal num_kv_heads (", heads.num_kv_heads(), ")");
+  require(kv.num_kv_heads == heads.num_kv_heads(), "KV heads of the keys and values (", kv.num_kv_heads,
+          ") must equal num_kv_heads (", heads.num_kv_heads(), ")");
+  require(kv.head_dim == heads.head_dim(), "dim of the keys (", kv.head_dim, ") must equal head_dim (", heads.head_dim(),
+          ")");
+  require(kv.value_dim == heads.value_dim(), "dim of the values (", kv.value_dim, ") must equal value_dim (",
+          heads.value_dim(), ")");
+
+  require(q.heads == heads.num_heads(), "heads of q (", q.heads, ") must equal num_heads (", heads.num_heads(), ")");
+  require(q.dim == heads.head_dim(), "dim of q (", q.dim, ") must equal head_dim (", heads.head_dim(), ")");
+  require(q.sequences == call.source.num_sequences, "sequences of q (", q.sequences,
+          ") must equal those of the keys and values (", call.source.num_sequences, ")");
+
+  require(out.sequences == q.sequences, "sequences of the output (", out.sequences, ") must equal those of q (",
+          q.sequences, ")");
+  require(out.tokens == q.tokens, "tokens of the output (", out.tokens, ") must equal those of q (", q.tokens, ")");
+  require(out.heads == heads.num_heads(), "heads of the output (", out.heads, ") must equal num_heads (",
+          heads.num_heads(), ")");
+  require(out.dim == heads.value_dim(), "dim of the output (", out.dim, ") must equal value_dim (", heads.value_dim(), ")");
+  if (call.outputs.has_lse) {
+    require(lse.sequences == q.sequences, "sequences of lse (", lse.sequences, ") must equal those of q (", q.sequences,
+            ")");
+    require(lse.tokens == q.tokens, "tokens of lse (", lse.tokens, ") must equal those of q (", q.tokens, ")");
+    require(lse.heads == heads.num_heads(), "heads of lse (", lse.heads, ") must equal num_heads (", heads.num_heads(),
+            ")");
+    require(lse.dim == 1, "dim of lse (", lse.dim, ") must be 1");
+  }
+
+  check_options(*call.options, heads.num_heads());
+  const auto stored = [&](Index b) { return call.source.num_tokens(call.source.self, b); };
+  check_lengths(call.options->key_lengths, "key_lengths", q.sequences, "tokens of the keys and values", stored);
+  check_lengths(call.options->query_lengths, "query_lengths", q.sequences, "tokens of q", [&](Index) { return q.tokens; });
+}
+
+}  // namespace headwise::detail

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "headwise/attention/problem.hpp"
+#include "headwise/core/tile_layout.hpp"
+#include "headwise/score/interval.hpp"
+
+// Which rows meet which tiles, on which thread. Rows are the queries of one sequence that share a KV head, token-major:
+// row r is query token r / R and head r mod R of the group. None of the choices here changes a bit of the result: rows
+// do not touch each other, and sums are cut at absolute segment boundaries only.
+
+namespace headwise::detail {
+
+/// Most rows that walk the tiles together. Decode keeps a whole group up to here, so K and V are read once.
+inline constexpr Index kMaxRows = 128;
+/// Rows of a prefill row tile: their queries, scores and outputs stay in L2 beside the tile.
+inline constexpr Index kPrefillRows = 96;
+/// Tokens of a segment, at absolute positions: each is summed from scratch and merged in order, always, so that it may
+/// as well be summed on another thread.
+inline constexpr Index kSegmentTokens = 1024;
+
+struct Segments {
+  Index begin = 0, end = 0;
+  Index count() const { return end - begin; }
+};
+
+/// Rows [first_row, first_row + rows) of a sequence's KV head against the segments [segments.begin, segments.end).
+struct WorkItem {
+  Index sequence, kv_head, first_row, rows;
+  Segments segments;
+  Index partial;  // where the split's partial states start, in rows; −1: not split, the item finishes its rows
+  Index cost;
+};
+
+/// The rows of a work item as queries and their visible keys.
+class RowRange {
+ public:
+  RowRange(const Problem& call, const WorkItem& item)
+      : RowRange(call, item.sequence, std::ssize(call.map->query_heads_of(item.kv_head)), item.first_row, item.rows) {}
+  RowRange(const Problem& call, Index sequence, Index group, Index first_row, Index rows)
+      : group_(group),
+        first_row_(first_row),
+        keys_(call.num_keys(sequence)),
+        shift_(keys_ - call.num_queries(sequence)),
+        visible_(*call.options, keys_),
+        first_(visible_(position(0))),
+        last_(visible_(position(rows - 1))) {}
+
+  Index keys() const { return keys_; }
+  Index token(Index row) const { return (first_row_ + row) / group_; }
+  Index head_in_group(Index row) const { return (first_row_ + row) % group_; }
+  Index position(Index row) const { return token(row) + shift_; }
+  Interval visible(Index row) const { return visible_(position(row)); }
+  /// Keys that some row sees (none where empty), and keys that every row sees: intervals move right with the row.
+  Interval some() const { return {first_.begin, std::max(first_.begin, last_.end)}; }
+  Interval all() const { return {last_.begin, first_.end}; }
+
+  /// The segments that hold some visible key.
+  Segments segments() const {
+    const Interval keys = some();
+    if (keys.begin >= keys.end) return {};
+    return {keys.begin / kSegmentTokens, ceil_div(keys.end, kSegmentTokens)};
+  }
+
+ private:
+  Index group_, first_row_, keys_, shift_;
+  VisibleKeys visible_;
+  Interval first_, last_;
+};
+
+class Plan {
+ public:
+  /// Reuses the memory of the plan before it.
+  void make(const Problem& call, Index threads) {
+    items_.clear();
+    finishes_.clear();
+    partial_rows_ = 0;
+    cut_rows(call, threads);
+    if (std::ssize(items_) < threads) split_segments(threads);
+    // long items first, so that the last ones to be claimed are short
+    std::stable_sort(items_.begin(), items_.end(), [](const WorkItem& a, const WorkItem& b) { return a.cost > b.cost; });
+  }
+
+  const std::vector<WorkItem>& items() const { return items_; }
+  /// Row tiles whose segments were split: merged and finished after all items.
+  const std::vector<WorkItem>& finishes() const { return finishes_; }
+  /// Rows of partial state that the split needs.
+  Index partial_rows() const { return partial_rows_; }
+
+ private:
+  static Index row_tile(Index rows) { return rows <= kMaxRows ? rows : kPrefillRows; }
+
+  void cut_rows(const Problem& call, Index threads) {
+    Index groups = 0, tiles = 0, segments = 1;
+    for_each_group(call, [&](Index b, Index, Index group, Index rows) {
+      ++groups;
+      tiles += ceil_div(rows, row_tile(rows));
+      segments = std::max(segments, RowRange(call, b, group, 0, rows).segments().count());
+    });
+    // too few items, and too short to split along the keys: share the rows out instead
+    const Index shares = groups > 0 && tiles * segments < threads ? ceil_div(threads, tiles) : 1;
+    for_each_group(call, [&](Index b, Index g, Index group, Index rows) {
+      const Index step = std::max(std::min(rows, kMinSharedRows), ceil_div(row_tile(rows), shares));
+      for (Index first = 0; first < rows; first += step) {
+        const Index count = std::min(step, rows - first);
+        const RowRange range(call, b, group, first, count);
+        const Interval keys = range.some();
+        items_.push_back({b, g, first, count, range.segments(), -1, count * (keys.end - keys.begin + 1)});
+      }
+    });
+  }
+
+  void split_segments(Index threads) {
+    std::vector<WorkItem>& whole = scratch_;
+    whole.swap(items_);
+    items_.clear();
+    const Index parts = ceil_div(threads, std::max<Index>(1, std::ssize(whole)));
+    for (WorkItem item : whole) {
+      const Index count = item.segments.count();
+      if (count < 2) {
+        items_.push_back(item);
+        continue;
+      }
+      item.partial = partial_rows_;
+      finishes_.push_back(item);
+      const Index step = ceil_div(count, std::min(count, parts));
+      for (Index first = item.segments.begin; first < item.segments.end; first += step) {
+        WorkItem part = item;
+        part.segments = {first, std::min(first + step, item.segments.end)};
+        part.partial = partial_rows_ + (first - item.segments.begin) * item.rows;
+        part.cost = item.rows * part.segments.count() * kSegmentTokens;
+        items_.push_back(part);
+      }
+      partial_rows_ += count * item.rows;
+    }
+  }
+
+  template <class F>
+  static void for_each_group(const Problem& call, F f) {
+    for (Index b = 0; b < call.queries.sequences; ++b)
+      for (Index g = 0; g < call.map->num_kv_heads(); ++g) {
+        const Index group = std::ssize(call.map->query_heads_of(g)), rows = group * call.num_queries(b);
+        if (rows > 0) f(b, g, group, rows);
+      }
+  }
+
+  static constexpr Index kMinSharedRows = 8;
+
+  std::vector<WorkItem> items_, finishes_, scratch_;
+  Index partial_rows_ = 0;
+};
+
+}  // namespace headwise::detail

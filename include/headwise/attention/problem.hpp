@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include "headwise/cache/tile_source.hpp"
+#include "headwise/core/head_map.hpp"
+#include "headwise/core/view.hpp"
+#include "headwise/score/options.hpp"
+
+namespace headwise {
+
+/// Where results go: [sequence][token][head][value_dim] of f32, f16 or bf16, and optionally the log-sum-exp of each row,
+/// [sequence][token][head][1], natural logarithm, in f32. Made from a view, or from two in braces: `{out, lse}`.
+struct Outputs {
+  template <ElementType T>
+  Outputs(View<T> output) : values(output.array()) {}  // NOLINT: converts on purpose
+  template <ElementType T>
+  Outputs(View<T> output, View<float> log_sum_exp) : values(output.array()), lse(log_sum_exp.array()), has_lse(true) {}
+
+  Array values;
+  Array lse;
+  bool has_lse = false;
+};
+
+namespace detail {
+
+/// Any source of tiles behind a pointer and three functions, so that what walks tiles is compiled once. `tile` may use
+/// the scratch (one tile, aligned) to make a tile that is not stored as one.
+struct SourceRef {
+  const void* self;
+  TileFormat format;
+  Index num_sequences;
+  Index (*num_tokens)(const void* self, Index sequence);
+  TilePointers (*tile)(const void* self, Index sequence, Index kv_head, Index index, Index keys, void* scratch);
+};
+
+template <TileSource S>
+SourceRef source_ref(const S& source) {
+  return {&source, source.format(), source.num_sequences(),
+          [](const void* self, Index sequence) { return static_cast<const S*>(self)->num_tokens(sequence); },
+          [](const void* self, Index sequence, Index kv_head, Index index, Index, void*) {
+            return static_cast<const S*>(self)->tile(sequence, kv_head, index);
+          }};
+}
+
+/// One attention call, checked, without types.
+struct Problem {
+  ConstArray queries;  // [sequence][token][head][head_dim]
+  Outputs outputs;
+  SourceRef source;
+  const HeadMap* map;
+  const Options* options;
+  float scale;
+
+  Index num_keys(Index sequence) const {
+    if (options->key_lengths.empty()) return source.num_tokens(source.self, sequence);
+    return options->key_lengths[static_cast<std::size_t>(sequence)];
+  }
+  Index num_queries(Index sequence) const {
+    if (options->query_lengths.empty()) return queries.tokens;
+    return options->query_lengths[static_cast<std::size_t>(sequence)];
+  }
+};
+
+}  // namespace detail
+
+}  // namespace headwise

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <span>
+
+#include "headwise/attention/merge.hpp"
+#include "headwise/attention/packed_rows.hpp"
+#include "headwise/attention/plan.hpp"
+#include "headwise/attention/workspace.hpp"
+#include "headwise/kernel/table.hpp"
+
+namespace headwise::detail {
+
+/// One work item: the rows' queries walk their visible tiles, segment by segment.
+class Walk {
+ public:
+  Walk(const Problem& call, const TileKernels& kernels, const WorkItem& item, const Workspace& memory)
+      : call_(call),
+        kernels_(kernels),
+        format_(call.source.format),
+        item_(item),
+        memory_(memory),
+        range_(call, item),
+        head_dim_(padded_head_dim(format_.head_dim)),
+        value_dim_(padded_value_dim(format_.value_dim)),
+        key_storage_(resident(format_.key_storage)),
+        value_storage_(resident(format_.value_storage)),
+        weights_operand_(kernels.operand[static_cast<int>(value_storage_)]),
+        softmax_{memory.segment.max, memory.lane_sums, memory.tile_sums, memory.weights} {}
+
+  /// Sums the item's segments, then merges and finishes them, or leaves them in `partials` for the others of the split.
+  void run(const PartialRows& partials) const {
+    gather_queries();
+    if (item_.partial >= 0) {
+      for (Index s = item_.segments.begin; s < item_.segments.end; ++s)
+        sum_segment(s, partials.from(item_.partial + (s - item_.segments.begin) * item_.rows, value_dim_));
+      return;
+    }
+    sum_segment(item_.segments.begin, memory_.merged);  // of no tiles where nothing is visible
+    for (Index s = item_.segments.begin + 1; s < item_.segments.end; ++s) {
+      sum_segment(s, memory_.segment);
+      merge_rows(kernels_, memory_.merged, memory_.segment, item_.rows, value_dim_);
+    }
+    finish_rows(call_, kernels_, item_, memory_.merged, memory_.dense_row);
+  }
+
+ private:
+  static constexpr float kLog2e = 1.4426950408889634f;
+  /// From this many rows on, a tile that the ISA widens to f32 in registers is widened once for all of them instead.
+  static constexpr Index kWidenRows = 5;
+
+  /// The storage whose kernels meet the rows: f32 for a tile that is widened first.
+  Storage resident(Storage storage) const {
+    return widens(storage) ? Storage::f32 : storage;
+  }
+  bool widens(Storage storage) const {
+    return storage != Storage::f32 && kernels_.operand[static_cast<int>(storage)] == Operand::f32 &&
+           item_.rows >= kWidenRows;
+  }
+
+  void gather_queries() const {
+    const ConstArray& q = call_.queries;
+    const std::span<const Index> heads = call_.map->query_heads_of(item_.kv_head);
+    const Operand operand = kernels_.operand[static_cast<int>(key_storage_)];
+    // scores are in units of log2, but a softcap works on natural ones: it brings log2 e in itself
+    const float factor = call_.options->softcap > 0 ? call_.scale : call_.scale * kLog2e;
+    for (Index r = 0; r < item_.rows; ++r) {
+      const Index token = range_.token(r), head = heads[static_cast<std::size_t>(range_.head_in_group(r))];
+      const void* row = q.row(item_.sequence, token, head);
+      if (q.strides.dim != 1 && q.dim > 1) {
+        gather_row(q, item_.sequence, token, head, memory_.dense_row);
+        row = memory_.dense_row;
+      }
+      kernels_.prepare_row(row, q.storage, q.dim, head_dim_, factor, operand,
+                           static_cast<char*>(memory_.queries) + r * head_dim_ * size_of(operand));
+    }
+  }
+
+  /// Tiles of absolute segment `segment` that some row sees, summed from scratch into `result`.
+  void sum_segment(Index segment, const PartialRows& result) const {
+    SoftmaxState state = softmax_;
+    state.max = result.max;
+    std::fill_n(result.max, item_.rows, -std::numeric_limits<float>::infinity());
+    std::fill_n(state.sum, item_.rows * kMaxLanes, 0.0f);
+    std::fill_n(result.output, item_.rows * value_dim_, 0.0f);
+    const Interval keys = range_.some();
+    const Index first = std::max(keys.begin, segment * kSegmentTokens) / kTileTokens;
+    const Index end = ceil_div(std::min(keys.end, (segment + 1) * kSegmentTokens), kTileTokens);
+    for (Index tile = first; tile < end; ++tile) sum_tile(tile, state, result.output);
+    reduce_lane_sums(state.sum, item_.rows, result.sum);
+  }
+
+  /// scores → transform → mask → softmax → weighted sum
+  void sum_tile(Index tile, const SoftmaxState& state, float* output) const {
+    const Index first = tile * kTileTokens, end = std::min(range_.some().end - first, kTileTokens);
+    const TilePointers stored = call_.source.tile(call_.source.self, item_.sequence, item_.kv_head, tile, range_.keys(),
+                                                  memory_.tile);
+    const TilePointers resident = widened(stored);
+    const Interval all = range_.all();
+    const bool whole = first >= all.begin && first + kTileTokens <= all.end;
+    const ScoreArgs args{memory_.queries, resident.keys, memory_.scores, item_.rows, head_dim_, end};
+    const int keys = static_cast<int>(key_storage_), weights = static_cast<int>(weights_operand_);
+
+    bool over;
+    if (whole && !transforms()) {
+      over = kernels_.scores_and_softmax[keys][weights](args, state);
+    } else {
+      kernels_.scores[keys](args);
+      transform(first);
+      if (!whole) mask(first);
+      over = kernels_.softmax[weights](memory_.scores, item_.rows, state);
+    }
+    if (over) kernels_.rescale[weights](memory_.scores, item_.rows, state, output, value_dim_);
+
+    if (!whole && hides_poison(first, stored.values)) return sum_values_apart(first, resident.values, output);
+    kernels_.weighted_sum[static_cast<int>(value_storage_)](
+        {memory_.weights, resident.values, output, item_.rows, value_dim_, end});
+  }
+
+  TilePointers widened(TilePointers tile) const {
+    if (widens(format_.key_storage)) {
+      kernels_.widen_keys[static_cast<int>(format_.key_storage)](tile.keys, format_.head_dim, memory_.wide_keys);
+      tile.keys = memory_.wide_keys;
+    }
+    if (widens(format_.value_storage)) {
+      kernels_.widen_values[static_cast<int>(format_.value_storage)](tile.values, format_.value_dim, memory_.wide_values);
+      tile.values = memory_.wide_values;
+    }
+    return tile;
+  }
+
+  bool transforms() const { return call_.options->softcap > 0 || !call_.options->alibi_slopes.empty(); }
+
+  void transform(Index first) const {
+    const Options& options = *call_.options;
+    if (options.softcap > 0) 
+      kernels_.softcap(memory_.scores, item_.rows * kTileTokens, 1.0f / options.softcap, options.softcap * kLog2e);
+    if (options.alibi_slopes.empty()) return;
+    const std::span<const Index> heads = call_.map->query_heads_of(item_.kv_head);
+    for (Index r = 0; r < item_.rows; ++r) {
+      const Index head = heads[static_cast<std::size_t>(range_.head_in_group(r))];
+      kernels_.alibi(memory_.scores + r * kTileTokens, options.alibi_slopes[static_cast<std::size_t>(head)] * kLog2e,
+                     static_cast<float>(first - range_.position(r)));
+    }
+  }
+
+  /// Hidden scores become −inf, whatever they were.
+  void mask(Index first) const {
+    for (Index r = 0; r < item_.rows; ++r) {
+      const Interval keys = in_tile(r, first);
+      float* scores = memory_.scores + r * kTileTokens;
+      std::fill(scores, scores + keys.begin, -std::numeric_limits<float>::infinity());
+      std::fill(scores + keys.end, scores + kTileTokens, -std::numeric_limits<float>::infinity());
+    }
+  }
+
+  Interval in_tile(Index row, Index first) const {
+    const Interval keys = range_.visible(row);
+    const Index begin = std::clamp<Index>(keys.begin - first, 0, kTileTokens);
+    return {begin, std::clamp<Index>(keys.end - first, begin, kTileTokens)};
+  }
+
+  /// Whether the tile holds infinities or NaN while some row does not see all of its stored tokens: 0 · NaN is NaN.
+  bool hides_poison(Index first, const void* values) const {
+    const Index stored = std::min(call_.source.num_tokens(call_.source.self, item_.sequence), first + kTileTokens);
+    const Interval all = range_.all();
+    if (first >= all.begin && stored <= all.end) return false;
+    return !kernels_.all_finite[static_cast<int>(format_.value_storage)](values, format_.value_dim);
+  }
+
+  /// The weighted sum, row by row, each over a copy of the values that holds what the row sees and zeros.
+  void sum_values_apart(Index first, const void* values, float* output) const {
+    const Index bytes = size_of(value_storage_);
+    for (Index r = 0; r < item_.rows; ++r) {
+      const Interval keys = in_tile(r, first);
+      std::memcpy(memory_.values_copy, values, static_cast<std::size_t>(value_tile_bytes(value_storage_, value_dim_)));
+      for (Index t = 0; t < kTileTokens; ++t)
+        for (Index d = 0; d < value_dim_ && (t < keys.begin || t >= keys.end); ++d)
+          std::memset(static_cast<char*>(memory_.values_copy) + value_index(value_storage_, value_dim_, t, d) * bytes, 0,
+                      static_cast<std::size_t>(bytes));
+      kernels_.weighted_sum[static_cast<int>(value_storage_)](
+          {static_cast<char*>(memory_.weights) + r * kTileTokens * size_of(weights_operand_), memory_.values_copy,
+           output + r * value_dim_, 1, value_dim_, kTileTokens});
+    }
+  }
+
+  const Problem& call_;
+  const TileKernels& kernels_;
+  const TileFormat& format_;
+  const WorkItem& item_;
+  const Workspace& memory_;
+  RowRange range_;
+  Index head_dim_, value_dim_;  // padded
+  Storage key_storage_, value_storage_;
+  Operand weights_operand_;
+  SoftmaxState softmax_;
+};
+
+}  // namespace headwise::detail

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <memory>
+#include <new>
+
+#include "headwise/attention/plan.hpp"
+#include "headwise/core/tile_layout.hpp"
+#include "headwise/kernel/table.hpp"
+
+namespace headwise::detail {
+
+/// Aligned bytes that only grow.
+class Buffer {
+ public:
+  void* reserve(Index bytes) {
+    if (bytes > size_) {
+      memory_.reset();
+      size_ = 0;
+      memory_.reset(static_cast<char*>(::operator new(static_cast<std::size_t>(bytes), std::align_val_t{kTileAlignment})));
+      size_ = bytes;
+    }
+    return memory_.get();
+  }
+
+ private:
+  struct Free {
+    void operator()(char* memory) const { ::operator delete(memory, std::align_val_t{kTileAlignment}); }
+  };
+  std::unique_ptr<char, Free> memory_;
+  Index size_ = 0;
+};
+
+/// Unnormalised results of rows over some keys: output[row][padded value_dim] = Σ 2^(s − max)·v, sum = Σ 2^(s − max).
+struct PartialRows {
+  float* max;
+  float* sum;
+  float* output;
+
+  PartialRows from(Index row, Index value_dim) const { return {max + row, sum + row, output + row * value_dim}; }
+};
+
+/// A thread's memory for one work item; its size does not depend on the number of keys.
+struct Workspace {
+  void* queries;        // [rows][padded head_dim] of an operand
+  float* scores;        // [rows][64]
+  void* weights;        // [rows][64] of an operand
+  float* lane_sums;     // [rows][kMaxLanes]
+  float* tile_sums;     // [rows][kMaxLanes]
+  PartialRows segment;  // the segment being summed
+  PartialRows merged;   // all segments before it
+  float* wide_keys;     // a K tile as f32
+  float* wide_values;   // a V tile as f32
+  void* values_copy;    // a V tile with hidden tokens zeroed
+  void* tile;           // a tile packed from the caller's memory
+  float* dense_row;     // a query or output row made dense
+
+  Workspace(Buffer& buffer, const TileFormat& format, Index rows, Index tile_scratch) {
+    const Index dk = padded_head_dim(format.head_dim), dv = padded_value_dim(format.value_dim);
+    // two rounds over the same list: the sizes, then the pointers
+    char* base = nullptr;
+    for (int round = 0; round < 2; ++round) {
+      Index used = 0;
+      const auto take = [&](auto*& pointer, Index bytes) {
+        if (base) pointer = static_cast<std::remove_reference_t<decltype(pointer)>>(static_cast<void*>(base + used));
+        used += round_up(bytes, kTileAlignment);
+      };
+      take(queries, rows * dk * 4);
+      take(scores, rows * kTileTokens * 4);
+      take(weights, rows * kTileTokens * 4);
+      take(lane_sums, rows * kMaxLanes * 4);
+      take(tile_sums, rows * kMaxLanes * 4);
+      for (PartialRows* partial : {&segment, &merged}) {
+        take(partial->max, rows * 4);
+        take(partial->sum, rows * 4);
+        take(partial->output, rows * dv * 4);
+      }
+      take(wide_keys, kTileTokens * dk * 4);
+      take(wide_values, kTileTokens * dv * 4);
+      take(values_copy, kTileTokens * dv * 4);
+      take(tile, tile_scratch);
+      take(dense_row, std::max(dk, dv) * 4);
+      if (round == 0) base = static_cast<char*>(buffer.reserve(used));
+    }
+  }
+};
+
+}  // namespace headwise::detail

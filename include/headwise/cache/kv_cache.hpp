@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+#include <span>
+#include <vector>
+
+#include "headwise/cache/cache_layer.hpp"
+#include "headwise/cache/tile_writer.hpp"
+#include "headwise/core/view.hpp"
+
+namespace headwise {
+
+struct CacheOptions {
+  Index num_sequences = 1;
+  /// Whether an append past max_tokens makes room (at least doubling it) instead of being an error.
+  bool growing = false;
+};
+
+/// Keys and values of every token so far, of one layer or of all layers of a model, stored as T (float, f16 or bf16) in
+/// the tiles that kernels read (core/tile_layout.hpp). Layers may differ in heads and dimensions.
+///
+/// Every function validates first: on std::invalid_argument or std::bad_alloc nothing has changed. Moving is cheap;
+/// copying is the explicit copy(). Const functions may run at the same time, and so may appends to different layers.
+template <class T>
+class KvCache {
+  static_assert(std::same_as<T, float> || std::same_as<T, f16> || std::same_as<T, bf16>,
+                "a KvCache stores float, headwise::f16 or headwise::bf16");
+
+ public:
+  /// A cache of one layer for up to max_tokens (at least 1) tokens of each sequence.
+  template <Index H, Index KV, Index D, Index DV>
+  KvCache(const Heads<H, KV, D, DV>& heads, Index max_tokens, CacheOptions options = {})
+      : KvCache(LayerShape{heads.num_kv_heads(), heads.head_dim(), heads.value_dim()}, max_tokens, options) {}
+
+  /// A cache of a whole model: one shape per layer.
+  KvCache(std::span<const LayerShape> layers, Index max_tokens, CacheOptions options = {}) : options_(options) {
+    require(!layers.empty(), "layers (0) of a KvCache must be at least 1");
+    require(max_tokens >= 1 && max_tokens <= kMaxTokens, "max_tokens (", max_tokens, ") must be 1 to ", kMaxTokens);
+    require(options.num_sequences >= 1, "num_sequences (", options.num_sequences, ") must be at least 1");
+    for (std::size_t i = 0; i < layers.size(); ++i) check_shape(i, layers[i]);
+    layers_.reserve(layers.size());
+    for (LayerShape shape : layers) {
+      if (shape.value_dim == 0) shape.value_dim = shape.head_dim;
+      layers_.push_back(detail::LayerTiles::make(storage, shape, options.num_sequences, max_tokens));
+    }
+  }
+
+  KvCache(const KvCache&) = delete;
+  KvCache& operator=(const KvCache&) = delete;
+  KvCache(KvCache&&) noexcept = default;
+  KvCache& operator=(KvCache&&) noexcept = default;
+
+  /// A second cache with the same tokens, in memory of its own.
+  KvCache copy() const {
+    KvCache result(options_);
+    result.layers_.reserve(layers_.size());
+    for (const auto& layer : layers_) result.layers_.push_back(layer.copy(storage, layer.max_tokens));
+    return result;
+  }
+
+  Index num_layers() const { return std::ssize(layers_); }
+  Index num_sequences() const { return options_.num_sequences; }
+  /// Heads and dimensions of a layer; value_dim is never 0 here.
+  LayerShape layer_shape(Index layer = 0) const { return at(layer).shape; }
+  /// Tokens that each sequence of the layer has room for; layers differ only after a growing cache has grown.
+  Index max_tokens(Index layer = 0) const { return at(layer).max_tokens; }
+  /// Tokens stored.
+  Index num_tokens(Index layer = 0, Index sequence = 0) const {
+    check_sequence(sequence);
+    return at(layer).count(sequence);
+  }
+
+  /// Bytes allocated for tiles, whether written or not.
+  Index bytes() const {
+    Index total = 0;
+    for (const auto& layer : layers_) total += layer.memory.bytes();
+    return total;
+  }
+  /// Bytes that one token of one sequence takes over all layers, with head_dim padded to 8 and value_dim to 16.
+  Index bytes_per_token() const {
+    Index total = 0;
+    for (const auto& layer : layers_) total += layer.shape.num_kv_heads * layer.tile_bytes / kTileTokens;
+    return total;
+  }
+
+  /// Appends k [sequence][token][kv_head][head_dim] and v [sequence][token][kv_head][value_dim], of any storage types
+  /// and strides, to every sequence of a layer. Numbers are rounded to nearest, ties to even.
+  template <ElementType K, ElementType V>
+  void append(Index layer, View<K> k, View<V> v) {
+    append_to(layer, 0, num_sequences(), View<const K>(k).array(), View<const V>(v).array());
+  }
+  /// The same for a cache of one layer.
+  template <ElementType K, ElementType V>
+  void append(View<K> k, View<V> v) {
+    check_only_layer();
+    append(0, k, v);
+  }
+  /// Appends to one sequence of a layer; k and v are views of one sequence.
+  template <ElementType K, ElementType V>
+  void append(Index layer, Index sequence, View<K> k, View<V> v) {
+    check_sequence(sequence);
+    append_to(layer, sequence, 1, View<const K>(k).array(), View<const V>(v).array());
+  }
+
+  /// Keeps the first `tokens` tokens of every sequence in every layer, and all of those that hold fewer.
+  /// `tokens` is 0 … the most that any of them holds.
+  void truncate(Index tokens) { truncate_range(0, num_sequences(), tokens); }
+  /// The same for one sequence.
+  void truncate(Index sequence, Index tokens) {
+    check_sequence(sequence);
+    truncate_range(sequence, 1, tokens);
+  }
+  /// Forgets all tokens; keeps the memory.
+  void clear() { truncate(0); }
+
+  /// The stored key of one token: writes head_dim floats.
+  void read_key(Index layer, Index sequence, Index token, Index kv_head, std::span<float> out) const {
+    const auto& tiles = check_read(layer, sequence, token, kv_head);
+    const Index dim = tiles.shape.head_dim;
+    require(std::ssize(out) == dim, "out (", out.size(), " floats) must hold head_dim (", dim, ") floats");
+    const void* tile = tiles.tile(sequence, kv_head, token / kTileTokens);
+    for (Index d = 0; d < dim; ++d)
+      out[static_cast<std::size_t>(d)] = load_element(tile, storage, key_index(storage, dim, token % kTileTokens, d));
+  }
+  /// The stored value of one token: writes value_dim floats.
+  void read_value(Index layer, Index sequence, Index token, Index kv_head, std::span<float> out) const {
+    const auto& tiles = check_read(layer, sequence, token, kv_head);
+    const Index dim = tiles.shape.value_dim;
+    require(std::ssize(out) == dim, "out (", out.size(), " floats) must hold value_dim (", dim, ") floats");
+    const void* tile =
+        tiles.tile(sequence, kv_head, token / kTileTokens) + key_tile_bytes(storage, tiles.shape.head_dim);
+    for (Index d = 0; d < dim; ++d)
+      out[static_cast<std::size_t>(d)] = load_element(tile, storage, value_index(storage, dim, token % kTileTokens, d));
+  }
+
+  /// A layer as attention reads it. Refers to this cache (also after it was moved) and shows later appends.
+  CacheLayer<T> layer(Index i) const { return CacheLayer<T>(at(i)); }
+  /// The layer of a cache of one layer.
+  CacheLayer<T> layer() const {
+    check_only_layer();
+    return layer(0);
+  }
+
+ private:
+  static constexpr Storage storage = storage_of<T>;
+  static constexpr Index kMaxTokens = Index{1} << 48;
+  static constexpr Index kMaxKvHeads = Index{1} << 20;
+
+  KvCache(const LayerShape& shape, Index max_tokens, CacheOptions options)
+      : KvCache(std::span<const LayerShape>(&shape, 1), max_tokens, options) {}
+  explicit KvCache(CacheOptions options) : options_(options) {}
+
+  const detail::LayerTiles& at(Index layer) const {
+    require(layer >= 0 && layer < num_layers(), "layer (", layer, ") must be 0 to num_layers - 1 (", num_layers() - 1,
+            ")");
+    return layers_[static_cast<std::size_t>(layer)];
+  }
+  void check_sequence(Index sequence) const {
+    require(sequence >= 0 && sequence < num_sequences(), "sequence (", sequence, ") must be 0 to num_sequences - 1 (",
+            num_sequences() - 1, ")");
+  }
+  void check_only_layer() const {
+    require(num_layers() == 1, "a KvCache of ", num_layers(), " layers needs the layer to be named: expected num_layers 1");
+  }
+  static void check_shape(std::size_t i, const LayerShape& shape) {
+    require(shape.num_kv_heads >= 1 && shape.num_kv_heads <= kMaxKvHeads, "layers[", i, "].num_kv_heads (",
+            shape.num_kv_heads, ") must be 1 to ", kMaxKvHeads);
+    require(shape.head_dim >= 1 && shape.head_dim <= kMaxHeadDim, "layers[", i, "].head_dim (", shape.head_dim,
+            ") must be 1 to ", kMaxHeadDim);
+    require(shape.value_dim >= 0 && shape.value_dim <= kMaxHeadDim, "layers[", i, "].value_dim (", shape.value_dim,
+            ") must be 0 (head_dim) to ", kMaxHeadDim);
+  }
+  const detail::LayerTiles& check_read(Index layer, Index sequence, Index token, Index kv_head) const {
+    const auto& tiles = at(layer);
+    check_sequence(sequence);
+    require(token >= 0 && token < tiles.count(sequence), "token (", token, ") must be 0 to num_tokens - 1 (",
+            tiles.count(sequence) - 1, ")");
+    require(kv_head >= 0 && kv_head < tiles.shape.num_kv_heads, "kv_head (", kv_head, ") must be 0 to num_kv_heads - 1 (",
+            tiles.shape.num_kv_heads - 1, ")");
+    return tiles;
+  }
+  static void check_rows(const char* name, const ConstArray& rows, Index sequences, Index tokens, Index heads, Index dim) {
+    require(rows.sequences == sequences, "sequences (", rows.sequences, ") of ", name, " must be ", sequences);
+    require(rows.tokens == tokens, "tokens (", rows.tokens, ") of ", name, " must equal the tokens of k (", tokens, ")");
+    require(rows.heads == heads, "heads (", rows.heads, ") of ", name, " must be num_kv_heads (", heads, ")");
+    require(rows.dim == dim, "dim (", rows.dim, ") of ", name, " must be ", dim);
+  }
+
+  void append_to(Index layer, Index first_sequence, Index sequences, const ConstArray& k, const ConstArray& v) {
+    const LayerShape shape = at(layer).shape;
+    check_rows("k", k, sequences, k.tokens, shape.num_kv_heads, shape.head_dim);
+    check_rows("v", v, sequences, k.tokens, shape.num_kv_heads, shape.value_dim);
+    auto& tiles = layers_[static_cast<std::size_t>(layer)];
+    make_room(tiles, first_sequence, sequences, k.tokens);
+    for (Index b = 0; b < sequences; ++b) {
+      const Index sequence = first_sequence + b;
+      for (Index g = 0; g < shape.num_kv_heads; ++g)
+        detail::write_tokens<storage>([&](Index i) { return tiles.tile(sequence, g, i); }, shape.head_dim,
+                                      shape.value_dim, tiles.count(sequence), k.tokens, rows_of(k, b, g),
+                                      rows_of(v, b, g));
+      tiles.count(sequence) += k.tokens;
+    }
+  }
+  static detail::RowSource rows_of(const ConstArray& rows, Index sequence, Index head) {
+    return {rows.row(sequence, 0, head), rows.storage, rows.strides.token, rows.strides.dim};
+  }
+
+  /// Room for `tokens` more in each of the sequences.
+  void make_room(detail::LayerTiles& tiles, Index first_sequence, Index sequences, Index tokens) const {
+    Index stored = 0;
+    for (Index b = 0; b < sequences; ++b) stored = std::max(stored, tiles.count(first_sequence + b));
+    if (tokens <= tiles.max_tokens - stored) return;
+    require(options_.growing, "tokens (", tokens, ") to append must fit beside the ", stored,
+            " stored: max_tokens is ", tiles.max_tokens);
+    require(tokens <= kMaxTokens - stored, "tokens (", tokens, ") to append must be at most ", kMaxTokens - stored);
+    tiles = tiles.copy(storage, std::min(kMaxTokens, std::max(stored + tokens, 2 * tiles.max_tokens)));
+  }
+
+  void truncate_range(Index first_sequence, Index sequences, Index tokens) {
+    Index most = 0;
+    for (const auto& layer : layers_)
+      for (Index b = 0; b < sequences; ++b) most = std::max(most, layer.count(first_sequence + b));
+    require(tokens >= 0 && tokens <= most, "tokens (", tokens, ") to keep must be 0 to the tokens stored (", most, ")");
+    for (auto& layer : layers_)
+      for (Index b = first_sequence; b < first_sequence + sequences; ++b) {
+        const Index stored = layer.count(b);
+        if (tokens >= stored) continue;
+        layer.count(b) = tokens;
+        // What is left of the last tile becomes unwritten slots again, which must be finite; a later tile is zeroed
+        // when it is begun.
+        const Index tile = tokens / kTileTokens, from = tokens % kTileTokens;
+        if (from == 0) continue;
+        const Index to = std::min(kTileTokens, stored - tile * kTileTokens);
+        for (Index g = 0; g < layer.shape.num_kv_heads; ++g)
+          detail::zero_slots<storage>(layer.tile(b, g, tile), layer.shape.head_dim, layer.shape.value_dim, from, to);
+      }
+  }
+
+  CacheOptions options_;
+  std::vector<detail::LayerTiles> layers_;
+};
+
+}  // namespace headwise

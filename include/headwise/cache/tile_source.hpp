@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <concepts>
+
+#include "headwise/core/index.hpp"
+#include "headwise/core/storage.hpp"
+
+namespace headwise {
+
+/// Where one tile's keys and values lie (core/tile_layout.hpp); aligned to kTileAlignment.
+struct TilePointers {
+  const void* keys;
+  const void* values;
+};
+
+/// Shape and storage of the keys and values of one layer.
+struct TileFormat {
+  Storage key_storage;
+  Storage value_storage;
+  Index num_kv_heads;
+  Index head_dim;
+  Index value_dim;
+};
+
+/// The one question every cache answers: where is tile `index` of this KV head of this sequence? Tile i holds tokens
+/// 64·i … 64·i + 63. The contract:
+///   - all elements of a tile with at least one stored token are readable, and those of unwritten slots and of padding
+///     are finite (caches zero them);
+///   - pointers stay valid while attention runs: a cache is not changed during a call.
+template <class S>
+concept TileSource = requires(const S& source, Index i) {
+  { source.format() } -> std::same_as<TileFormat>;
+  { source.num_sequences() } -> std::same_as<Index>;
+  { source.num_tokens(i) } -> std::same_as<Index>;         // of sequence i
+  { source.tile(i, i, i) } -> std::same_as<TilePointers>;  // sequence, KV head, tile index
+};
+
+}  // namespace headwise

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// headwise: attention for CPUs in which query heads share key/value heads. This header is all of it but the parts that
+// need Eigen (headwise/nn.hpp); it needs the standard library and threads. In reading order:
+
+#include "headwise/version.hpp"
+
+// what an attention layer is made of
+#include "headwise/core/error.hpp"
+#include "headwise/core/head_map.hpp"
+#include "headwise/core/heads.hpp"
+#include "headwise/core/index.hpp"
+#include "headwise/core/storage.hpp"
+#include "headwise/core/tile_layout.hpp"
+#include "headwise/core/view.hpp"
+
+// where keys and values come from
+#include "headwise/cache/kv_cache.hpp"
+#include "headwise/cache/kv_rows.hpp"
+#include "headwise/cache/tile_source.hpp"
+
+// how scores are made and what a query sees
+#include "headwise/score/interval.hpp"
+#include "headwise/score/options.hpp"
+
+// which instructions run, on which threads
+#include "headwise/kernel/dispatch.hpp"
+#include "headwise/parallel/adapters.hpp"
+#include "headwise/parallel/executor.hpp"
+#include "headwise/parallel/serial.hpp"
+#include "headwise/parallel/thread_pool.hpp"
+
+// attention itself
+#include "headwise/attention/attention.hpp"

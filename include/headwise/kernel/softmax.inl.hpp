@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+// Online softmax over 64-token tiles: the one place where scores become weights. SoftmaxState (kernel/table.hpp) states
+// the rule; `weigh` is its arithmetic for one vector and every path goes through it.
+
+/// 2^x: degree-6 polynomial after rounding to nearest, 0.92 ulp. 0 for x below about −126, NaN for NaN.
+HEADWISE_INLINE F exp2(F x) {
+  x = clamp_exp2(x);
+  const F n = round_nearest(x), r = x - n;
+  F p = splat(1.535336188319500e-4f);
+  p = fma(p, r, splat(1.339887440266574e-3f));
+  p = fma(p, r, splat(9.618437357674640e-3f));
+  p = fma(p, r, splat(5.550332471162809e-2f));
+  p = fma(p, r, splat(2.402264791363012e-1f));
+  p = fma(p, r, splat(6.931472028550421e-1f));
+  p = fma(p, r, splat(1.0f));
+  return scale_exp2(p, n, x);
+}
+
+template <Operand O>
+HEADWISE_INLINE void store_weight(void* weights, Index at, F p) {
+#if defined(HEADWISE_BF16_DOT)
+  if constexpr (O == Operand::bf16_pair) {
+    narrow_bf16(static_cast<std::uint16_t*>(weights) + at, p);
+    return;
+  }
+#endif
+  store(static_cast<float*>(weights) + at, p);
+}
+
+/// One vector of scores of a row: its weights are stored and added to `tile_sum`; returns the lanes that exceed the
+/// lazy range or are NaN.
+template <Operand O>
+HEADWISE_INLINE M weigh(F score, F max, float* tile_sum, void* weights, Index at) {
+  const F x = score - max, p = exp2(x);
+  store(tile_sum, load(tile_sum) + p);
+  store_weight<O>(weights, at, p);
+  return not_le(x, splat(kLazyRange));
+}
+
+HEADWISE_INLINE void clear_tile_sums(const SoftmaxState& state, Index rows) {
+  for (Index r = 0; r < rows; ++r) store(state.tile_sum + r * kMaxLanes, zero());
+}
+
+/// The end of a tile no row of which needs a rescale.
+HEADWISE_INLINE void add_tile_sums(const SoftmaxState& state, Index rows) {
+  for (Index r = 0; r < rows; ++r) {
+    float* sum = state.sum + r * kMaxLanes;
+    store(sum, load(sum) + load(state.tile_sum + r * kMaxLanes));
+  }
+}
+
+template <Operand O>
+bool softmax(const float* scores, Index rows, const SoftmaxState& state) {
+  clear_tile_sums(state, rows);
+  M over = none();
+  for (Index r = 0; r < rows; ++r) {
+    const F max = splat(state.max[r]);
+    HEADWISE_UNROLL for (Index t = 0; t < kTileTokens; t += kLanes)
+        over = over | weigh<O>(load(scores + r * kTileTokens + t), max, state.tile_sum + r * kMaxLanes, state.weights,
+                               r * kTileTokens + t);
+  }
+  if (any(over)) return true;
+  add_tile_sums(state, rows);
+  return false;
+}
+
+template <Operand O>
+void rescale(const float* scores, Index rows, const SoftmaxState& state, float* output, Index value_dim) {
+  for (Index r = 0; r < rows; ++r, scores += kTileTokens, output += value_dim) {
+    float *sum = state.sum + r * kMaxLanes, *tile_sum = state.tile_sum + r * kMaxLanes;
+    F top = load(scores);
+    M nan = not_le(top, splat(std::numeric_limits<float>::infinity()));
+    for (Index t = kLanes; t < kTileTokens; t += kLanes) {
+      const F s = load(scores + t);
+      nan = nan | not_le(s, splat(std::numeric_limits<float>::infinity()));
+      top = max(top, s);
+    }
+    const float old_max = state.max[r];
+    const float tile_max = any(nan) ? std::numeric_limits<float>::quiet_NaN() : reduce_max(top);
+    constexpr float kNone = -std::numeric_limits<float>::infinity();
+    if (old_max != kNone && tile_max - old_max <= kLazyRange) {  // this row is as `softmax` left it
+      store(sum, load(sum) + load(tile_sum));
+      continue;
+    }
+    if (tile_max == kNone && old_max == kNone) {  // still no key seen
+      for (Index t = 0; t < kTileTokens; t += kLanes) store_weight<O>(state.weights, r * kTileTokens + t, zero());
+      continue;
+    }
+    // NaN takes this way too: the row's max, weights and output become NaN, as the definition has it
+    const F shrink = exp2(splat(old_max == kNone ? 0.0f : old_max - tile_max));
+    state.max[r] = tile_max;
+    store(tile_sum, zero());
+    for (Index t = 0; t < kTileTokens; t += kLanes)
+      weigh<O>(load(scores + t), splat(tile_max), tile_sum, state.weights, r * kTileTokens + t);
+    if (old_max == kNone) {
+      store(sum, load(tile_sum));
+      continue;
+    }
+    store(sum, fma(load(sum), shrink, load(tile_sum)));
+    for (Index d = 0; d < value_dim; d += kLanes) store(output + d, load(output + d) * shrink);
+  }
+}

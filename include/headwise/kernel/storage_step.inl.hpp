@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT
+// One step of the one micro-kernel that serves scores and weighted sums, decode and prefill, every storage type:
+//   acc[row][vector] += broadcast(a[row][step]) · b[step][vector]
+// A storage type says how many bytes a lane of b has, how many elements a step multiplies and how the row is kept.
+
+struct StepF32 {
+  static constexpr Storage kStorage = Storage::f32;
+  static constexpr Operand kOperand = Operand::f32;
+  static constexpr int kKappa = 1, kLaneBytes = 4, kRowBytes = 4;  // of b and of a, per step
+
+  template <int P, int MR, int NV>
+  static HEADWISE_INLINE void run(F (&acc)[P][MR][NV], int step, const char* a, Index a_stride, const char* b,
+                                  Index b_stride) {
+    F v[NV];
+    HEADWISE_UNROLL for (int j = 0; j < NV; ++j) v[j] = pin(load(reinterpret_cast<const float*>(b + j * b_stride)));
+    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) {
+      const F x = splat(*reinterpret_cast<const float*>(a + i * a_stride));
+      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[step % P][i][j] = fma(x, v[j], acc[step % P][i][j]);
+    }
+  }
+};
+
+struct StepF16 {
+  static constexpr Storage kStorage = Storage::f16;
+  static constexpr Operand kOperand = Operand::f32;
+  static constexpr int kKappa = 1, kLaneBytes = 2, kRowBytes = 4;
+
+  template <int P, int MR, int NV>
+  static HEADWISE_INLINE void run(F (&acc)[P][MR][NV], int step, const char* a, Index a_stride, const char* b,
+                                  Index b_stride) {
+    F v[NV];
+    HEADWISE_UNROLL for (int j = 0; j < NV; ++j) v[j] = load_f16(b + j * b_stride);
+    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) {
+      const F x = splat(*reinterpret_cast<const float*>(a + i * a_stride));
+      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[step % P][i][j] = fma(x, v[j], acc[step % P][i][j]);
+    }
+  }
+};
+
+#if defined(HEADWISE_BF16_DOT)
+struct StepBf16 {
+  static constexpr Storage kStorage = Storage::bf16;
+  static constexpr Operand kOperand = Operand::bf16_pair;
+  static constexpr int kKappa = 2, kLaneBytes = 4, kRowBytes = 4;
+
+  template <int P, int MR, int NV>
+  static HEADWISE_INLINE void run(F (&acc)[P][MR][NV], int step, const char* a, Index a_stride, const char* b,
+                                  Index b_stride) {
+    I v[NV];
+    HEADWISE_UNROLL for (int j = 0; j < NV; ++j) v[j] = load_bits(b + j * b_stride);
+    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) {
+      const I x = splat_pair(a + i * a_stride);
+      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[step % P][i][j] = dot_bf16(acc[step % P][i][j], x, v[j]);
+    }
+  }
+};
+#else
+struct StepBf16 {
+  static constexpr Storage kStorage = Storage::bf16;
+  static constexpr Operand kOperand = Operand::f32;
+  static constexpr int kKappa = 2, kLaneBytes = 4, kRowBytes = 8;
+
+  // a pair of bf16 in a 32-bit lane is two floats by a shift and a mask; element e of the pair is dimension
+  // 2·step + e, so it goes to partial e mod P: the order of f32
+  template <int P, int MR, int NV>
+  static HEADWISE_INLINE void run(F (&acc)[P][MR][NV], int, const char* a, Index a_stride, const char* b,
+                                  Index b_stride) {
+    F even[NV], odd[NV];
+    HEADWISE_UNROLL for (int j = 0; j < NV; ++j) {
+      const I pair = load_bits(b + j * b_stride);
+      even[j] = (F)(pair << 16);
+      odd[j] = (F)(pair & static_cast<std::int32_t>(0xffff0000u));
+    }
+    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) {
+      const float* x = reinterpret_cast<const float*>(a + i * a_stride);
+      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[0][i][j] = fma(splat(x[0]), even[j], acc[0][i][j]);
+      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[1 % P][i][j] = fma(splat(x[1]), odd[j], acc[1 % P][i][j]);
+    }
+  }
+};
+#endif

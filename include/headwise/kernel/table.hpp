@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "headwise/core/index.hpp"
+#include "headwise/core/storage.hpp"
+#include "headwise/core/tile_layout.hpp"
+
+namespace headwise {
+
+/// The instruction sets kernels are compiled for.
+enum class Isa : std::uint8_t { baseline, avx2, avx512, avx512bf16, neon };
+
+constexpr std::string_view name_of(Isa isa) {
+  constexpr std::string_view names[] = {"baseline", "avx2", "avx512", "avx512bf16", "neon"};
+  return names[static_cast<int>(isa)];
+}
+
+/// Most lanes any ISA has: per-row partial sums are kept this wide.
+inline constexpr Index kMaxLanes = 16;
+
+/// How a row (q, or the softmax weights p) is kept to meet stored keys or values: as f32, or as pairs of bf16 where the
+/// ISA multiplies those.
+enum class Operand : std::uint8_t { f32, bf16_pair };
+inline constexpr int kOperands = 2;
+constexpr Index size_of(Operand operand) { return operand == Operand::f32 ? 4 : 2; }
+
+/// Rows that meet one K tile.
+struct ScoreArgs {
+  const void* queries;  // [rows][padded head_dim], prepared
+  const void* keys;     // K tile
+  float* scores;        // [rows][64], out, in units of log2
+  Index rows;
+  Index head_dim;  // padded
+  Index tokens;    // 1 … 64: scores of the tokens up to here (rounded up to what suits) are computed, the rest left
+};
+
+/// Online softmax over the tiles of a row, rescaled lazily: weights are 2^(score − max) with `max` the first visible
+/// tile's maximum, raised only when a tile exceeds it by more than 2^kLazyRange. The rule looks at the row alone, so
+/// every path that applies it gives the same bits.
+struct SoftmaxState {
+  float* max;       // [rows]; −inf: no key seen yet
+  float* sum;       // [rows][kMaxLanes]
+  float* tile_sum;  // [rows][kMaxLanes], scratch
+  void* weights;    // [rows][64] of the values' operand, out
+};
+inline constexpr float kLazyRange = 12.0f;
+
+/// Rows' weights that meet one V tile.
+struct SumArgs {
+  const void* weights;  // [rows][64]
+  const void* values;   // V tile
+  float* output;        // [rows][value_dim], added to
+  Index rows;
+  Index value_dim;  // padded
+  Index tokens;     // 1 … 64: weights beyond are 0 and may be skipped
+};
+
+/// The tile kernels of one ISA. Everything the library computes on tiles goes through here; what surrounds it is plain
+/// C++. All functions take 64-bit sizes, write only what they name and never allocate or throw.
+struct TileKernels {
+  Isa isa;
+  /// How rows are kept for keys or values of each storage type.
+  Operand operand[kStorages];
+
+  /// queries: `dim` elements of `storage` (dense), times `factor`, to [padded] of `operand`, zero-padded.
+  void (*prepare_row)(const void* q, Storage storage, Index dim, Index padded, float factor, Operand operand, void* row);
+  /// output row: `dim` sums times `factor`, rounded to `storage`.
+  void (*finish_row)(const float* sums, Index dim, float factor, void* out, Storage storage);
+
+  /// scores only, for tiles that need a mask or a transform before the softmax.
+  void (*scores[kStorages])(const ScoreArgs&);
+  /// scores of a whole visible tile and their softmax in one pass; by the weights' operand. Returns whether some row may
+  /// need `rescale`; then `sum` is not updated yet.
+  bool (*scores_and_softmax[kStorages][kOperands])(const ScoreArgs&, const SoftmaxState&);
+  /// softmax of scores in memory, hidden ones −inf; the same arithmetic and the same return.
+  bool (*softmax[kOperands])(const float* scores, Index rows, const SoftmaxState&);
+  /// after a true return: rows that need it get a new max, their weights again, and their output rescaled.
+  void (*rescale[kOperands])(const float* scores, Index rows, const SoftmaxState&, float* output, Index value_dim);
+
+  void (*weighted_sum[kStorages])(const SumArgs&);
+  /// to[d] = to[d]·a + from[d]·b over `count` (a multiple of 16) floats: two partial outputs become one.
+  void (*blend)(float* to, float a, const float* from, float b, Index count);
+
+  /// A K or V tile as f32, for many rows on an ISA that widens: same layout rules, same bits as widening on the fly.
+  void (*widen_keys[kStorages])(const void* tile, Index head_dim, float* out);
+  void (*widen_values[kStorages])(const void* tile, Index value_dim, float* out);
+
+  /// `tokens` rows (1 … 64, dense in dim, `stride` bytes apart) of a storage type to a tile of it; the rest is zeroed.
+  void (*pack_keys[kStorages])(const void* rows, Index stride, Index tokens, Index head_dim, void* tile);
+  void (*pack_values[kStorages])(const void* rows, Index stride, Index tokens, Index value_dim, void* tile);
+  /// Whether a V tile (value_dim padded) holds neither infinity nor NaN.
+  bool (*all_finite[kStorages])(const void* values, Index value_dim);
+
+  /// s → limit·tanh(inverse·s) over `count` (a multiple of 64) scores.
+  void (*softcap)(float* scores, Index count, float inverse, float limit);
+  /// s[j] += −slope·|first + j| over 64 scores.
+  void (*alibi)(float* scores, float slope, float first);
+};
+
+}  // namespace headwise

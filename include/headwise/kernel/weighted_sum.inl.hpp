@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: MIT
+// Weighted sums: weights · V tile, added to the rows' outputs. V panels outermost, rows inside. Per output element one
+// chain of FMAs over the tokens in order: the summation order of every path on this ISA.
+
+/// MR rows by NV vectors of a panel of `width` dims, over `steps` steps of kKappa tokens.
+template <class Step, int MR, int NV>
+HEADWISE_INLINE void sum_tile(const char* a, Index a_stride, const char* b, Index width, Index steps, float* output,
+                              Index output_stride) {
+  constexpr int kUnroll = 2;
+  const Index step_bytes = width * Step::kLaneBytes;
+  F acc[1][MR][NV];
+  HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j)
+      acc[0][i][j] = load(output + i * output_stride + j * kLanes);
+  for (Index step = 0; step < steps; step += kUnroll) {
+    HEADWISE_UNROLL for (int u = 0; u < kUnroll; ++u)
+        Step::run(acc, 0, a + u * Step::kRowBytes, a_stride, b + u * step_bytes, kLanes * Step::kLaneBytes);
+    a += kUnroll * Step::kRowBytes;
+    b += kUnroll * step_bytes;
+  }
+  HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j)
+      store(output + i * output_stride + j * kLanes, acc[0][i][j]);
+}
+
+/// Vectors side by side for MR rows of a panel: as many as the accumulators allow.
+constexpr int sum_vectors(int rows, Index width) {
+  int vectors = static_cast<int>(width) / kLanes;
+  while (vectors > 1 && vectors * rows > kSumAccumulators) vectors /= 2;
+  return vectors;
+}
+
+template <class Step, int MR, Index Width>
+HEADWISE_INLINE void sum_rows(const SumArgs& args, Index row, Index dim) {
+  constexpr int NV = MR > kSmallRows ? (Width / kLanes >= 2 ? 2 : 1) : sum_vectors(MR, Width);
+  constexpr Index a_stride = kTileTokens * Step::kRowBytes / Step::kKappa;
+  const Index steps = round_up(args.tokens, 2 * Step::kKappa) / Step::kKappa;
+  const char* a = static_cast<const char*>(args.weights) + row * a_stride;
+  const char* panel = static_cast<const char*>(args.values) + dim * kTileTokens * Step::kLaneBytes / Step::kKappa;
+  for (Index d = 0; d < Width; d += NV * kLanes)
+    sum_tile<Step, MR, NV>(a, a_stride, panel + d * Step::kLaneBytes, Width, steps,
+                           args.output + row * args.value_dim + dim + d, args.value_dim);
+}
+
+template <class Step, Index Width>
+HEADWISE_INLINE void sum_panel(const SumArgs& args, Index dim) {
+  constexpr bool kBig = Step::kOperand == Operand::bf16_pair || Step::kStorage == Storage::f32;
+  Index row = 0;
+  if constexpr (kBig)
+    for (; args.rows - row >= kSumBigRows; row += kSumBigRows) sum_rows<Step, kSumBigRows, Width>(args, row, dim);
+  for (; args.rows - row >= kSmallRows; row += kSmallRows) sum_rows<Step, kSmallRows, Width>(args, row, dim);
+  switch (args.rows - row) {
+    case 3: return sum_rows<Step, 3, Width>(args, row, dim);
+    case 2: return sum_rows<Step, 2, Width>(args, row, dim);
+    case 1: return sum_rows<Step, 1, Width>(args, row, dim);
+    default: return;
+  }
+}
+
+template <class Step>
+void weighted_sum(const SumArgs& args) {
+  Index dim = 0;
+  for (; args.value_dim - dim >= kPanelDims; dim += kPanelDims) sum_panel<Step, kPanelDims>(args, dim);
+  if (dim < args.value_dim) sum_panel<Step, kPanelDims / 2>(args, dim);
+}

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "headwise/attention/attention.hpp"
+#include "headwise/cache/kv_cache.hpp"
+#include "headwise/cache/kv_rows.hpp"
+#include "headwise/nn/linear.hpp"
+#include "headwise/nn/multi_head_attention_options.hpp"
+#include "headwise/nn/rope.hpp"
+
+namespace headwise::nn {
+
+/// Memory for the intermediate results of a forward pass. It grows to the largest call and is then reused: a decode
+/// loop that keeps one allocates nothing here. One may serve all layers of a model, one call at a time.
+class Workspace {
+ public:
+  Index bytes() const { return size_ * static_cast<Index>(sizeof(float)); }
+
+ private:
+  friend class MultiHeadAttention;
+
+  /// At least `floats` floats of any content.
+  float* reserve(Index floats) {
+    if (floats > size_) {
+      data_ = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(floats));
+      size_ = floats;
+    }
+    return data_.get();
+  }
+
+  std::unique_ptr<float[]> data_;
+  Index size_ = 0;
+};
+
+/// A layer of attention as models have it, on Eigen matrices:
+///   q, k, v = x·Wqᵀ + bq, x·Wkᵀ + bk, x·Wvᵀ + bv;  q, k turned by RoPE;  y = attention(q, k, v)·Woᵀ + bo
+/// x and y are [token][hidden_size]. With a cache of B sequences, x holds the tokens of sequence 0, then those of
+/// sequence 1 …, equally many of each; they are appended to the cache (k after RoPE) and stand at the positions that
+/// follow what it holds. So a prompt, a piece of one and a single new token are the same call, and a token's y comes out
+/// bit for bit the same in each (but see DynamicNtkScaling), with any executor.
+///
+/// All forward functions are const and may run at the same time with workspaces and caches of their own. On
+/// std::invalid_argument nothing has changed, the cache included. y may be x.
+class MultiHeadAttention {
+ public:
+  using Options = MultiHeadAttentionOptions;
+
+  explicit MultiHeadAttention(Options options)
+      : options_(detail::resolve(std::move(options))),
+        attention_(Heads<>(options_.num_heads, *options_.num_kv_heads, *options_.head_dim, *options_.value_dim),
+                   *options_.head_map) {
+    headwise::detail::check_options(detail::attention_options(options_), options_.num_heads);
+    if (options_.rope) rope_.emplace(*options_.head_dim, *options_.rope);
+  }
+
+  /// The options with every unset count filled in.
+  const Options& options() const { return options_; }
+  const Heads<>& heads() const { return attention_.heads(); }
+  /// Numbers in the weights and biases.
+  Index parameters() const {
+    Index total = 0;
+    for (const Shape& s : shapes()) total += s.outputs * s.inputs + (s.bias ? s.outputs : 0);
+    return total;
+  }
+  /// Numbers of K and V that one token adds to a cache, in bytes of `storage`.
+  Index kv_bytes_per_token(Storage storage) const {
+    return heads().num_kv_heads() * (heads().head_dim() + heads().value_dim()) * size_of(storage);
+  }
+  /// What a KvCache needs to know of this layer.
+  LayerShape cache_shape() const { return {heads().num_kv_heads(), heads().head_dim(), heads().value_dim()}; }
+
+  /// Sets all weights, each a Linear that keeps or refers to its numbers; a Matrix converts to one that keeps them.
+  ///   query   [num_heads·head_dim][hidden_size]       rows head by head
+  ///   key     [num_kv_heads·head_dim][hidden_size]
+  ///   value   [num_kv_heads·value_dim][hidden_size]
+  ///   output  [hidden_size][num_heads·value_dim]
+  /// Throws std::invalid_argument when a shape differs, or a bias is there or missing against the options.
+  void set_weights(Linear query, Linear key, Linear value, Linear output) {
+    const Linear* given[] = {&query, &key, &value, &output};
+    const auto wanted = shapes();
+    for (std::size_t i = 0; i < wanted.size(); ++i) check_weight(*given[i], wanted[i]);
+    query_ = std::move(query);
+    key_ = std::move(key);
+    value_ = std::move(value);
+    output_ = std::move(output);
+    has_weights_ = true;
+  }
+
+  /// Self-attention of one sequence, all of its tokens at once, without a cache.
+  template <Executor E = Serial>
+  Matrix forward(const MatrixRef& x, E&& executor = Serial{}) const {
+    Matrix y(x.rows(), options_.hidden_size);
+    Workspace workspace;
+    forward(x, y, workspace, executor);
+    return y;
+  }
+  /// The same into y [token][hidden_size].
+  template <Executor E = Serial>
+  void forward(const MatrixRef& x, Eigen::Ref<Matrix> y, Workspace& workspace, E&& executor = Serial{}) const {
+    check(x, y);
+    if (x.rows() == 0) return;
+    const ExecutorRef run(executor);
+    const Activations a = project(x, 1, workspace, run);
+    if (rope_) rope_->apply(a.query_and_key(), 0, run);
+    attend(a, KvRows(a.key(), a.value()), detail::attention_options(options_), y, run);
+  }
+
+  /// Self-attention of the next tokens of every sequence of a cache: prefill, append and decode.
+  template <class T, Executor E = Serial>
+  Matrix forward(const MatrixRef& x, KvCache<T>& cache, Index layer = 0, E&& executor = Serial{}) const {
+    Matrix y(x.rows(), options_.hidden_size);
+    Workspace workspace;
+    forward(x, cache, layer, y, workspace, executor);
+    return y;
+  }
+  /// The same into y [token][hidden_size].
+  template <class T, Executor E = Serial>
+  void forward(const MatrixRef& x, KvCache<T>& cache, Index layer, Eigen::Ref<Matrix> y, Workspace& workspace,
+               E&& executor = Serial{}) const {
+    check(x, y);
+    check_cache(cache, layer, x.rows());
+    if (x.rows() == 0) return;
+    const ExecutorRef run(executor);
+    const Activations a = project(x, cache.num_sequences(), workspace, run);
+    for (Index b = 0; rope_ && b < a.sequences; ++b) rope_->apply(a.query_and_key(b), cache.num_tokens(layer, b), run);
+    cache.append(layer, a.key(), a.value());
+    attend(a, cache.layer(layer), detail::attention_options(options_), y, run);
+  }
+
+  /// Cross-attention, once per memory: appends the keys and values of memory [token][hidden_size], split over the
+  /// sequences as x is, to a layer of a cache that holds none yet. No RoPE.
+  template <class T, Executor E = Serial>
+  void fill_cross(const MatrixRef& memory, KvCache<T>& cache, Index layer = 0, E&& executor = Serial{}) const {
+    check_input("memory", memory);
+    check_cache(cache, layer, memory.rows());
+    for (Index b = 0; b < cache.num_sequences(); ++b)
+      require(cache.num_tokens(layer, b) == 0, "layer ", layer, " of the cache (", cache.num_tokens(layer, b),
+              " tokens) must be empty before fill_cross; clear the cache first");
+    if (memory.rows() == 0) return;
+    Workspace workspace;
+    const ExecutorRef run(executor);
+    const Activations a = reserve(memory.rows(), cache.num_sequences(), workspace);
+    key_(memory, a.map(a.qk + a.query_width(), a.key_width(), a.qk_width()), run);
+    value_(memory, a.map(a.v, a.value_width(), a.value_width()), run);
+    cache.append(layer, a.key(), a.value());
+  }
+
+  /// Cross-attention of x to what fill_cross stored: every token sees all of its sequence's memory; neither RoPE nor
+  /// the causal mask, windows and ALiBi apply. The cache is only read.
+  template <class T, Executor E = Serial>
+  Matrix forward_cross(const MatrixRef& x, const KvCache<T>& cache, Index layer = 0, E&& executor = Serial{}) const {
+    Matrix y(x.rows(), options_.hidden_size);
+    Workspace workspace;
+    forward_cross(x, cache, layer, y, workspace, executor);
+    return y;
+  }
+  /// The same into y [token][hidden_size].
+  template <class T, Executor E = Serial>
+  void forward_cross(const MatrixRef& x, const KvCache<T>& cache, Index layer, Eigen::Ref<Matrix> y,
+                     Workspace& workspace, E&& executor = Serial{}) const {
+    check(x, y);
+    check_cache(cache, layer, x.rows());
+    if (x.rows() == 0) return;
+    const ExecutorRef run(executor);
+    const Activations a = reserve(x.rows(), cache.num_sequences(), workspace);
+    query_(x, a.map(a.qk, a.query_width(), a.qk_width()), run);
+    headwise::Options options;
+    options.scale = options_.scale;
+    options.softcap = options_.softcap;
+    options.causal = false;
+    attend(a, cache.layer(layer), options, y, run);
+  }
+
+ private:
+  struct Shape {
+    const char* name;
+    Index outputs, inputs;
+    bool bias;
+  };
+
+  /// Where a pass keeps its intermediate results. Queries and keys lie side by side, qk [token][num_heads +
+  /// num_kv_heads][head_dim], so that RoPE computes a token's angles once for both.
+  struct Activations {
+    Heads<> heads;
+    Index sequences, tokens;  // tokens of each sequence
+    float *qk, *v, *attended;
+
+    Index query_width() const { return heads.num_heads() * heads.head_dim(); }
+    Index key_width() const { return heads.num_kv_heads() * heads.head_dim(); }
+    Index qk_width() const { return query_width() + key_width(); }
+    Index value_width() const { return heads.num_kv_heads() * heads.value_dim(); }
+    Index attended_width() const { return heads.num_heads() * heads.value_dim(); }
+
+    /// All tokens, `width` features of rows that are `stride` apart.
+    Eigen::Map<Matrix, 0, Eigen::OuterStride<>> map(float* data, Index width, Index stride) const {
+      return {data, sequences * tokens, width, Eigen::OuterStride<>(stride)};
+    }
+    View<float> query() const { return view(qk, sequences, heads.num_heads()); }
+    View<float> key() const { return view(qk + query_width(), sequences, heads.num_kv_heads()); }
+    View<float> value() const { return {v, sequences, tokens, heads.num_kv_heads(), heads.value_dim()}; }
+    View<float> query_and_key() const { return view(qk, sequences, heads.num_heads() + heads.num_kv_heads()); }
+    /// of one sequence
+    View<float> query_and_key(Index b) const {
+      return view(qk + b * tokens * qk_width(), 1, heads.num_heads() + heads.num_kv_heads());
+    }
+
+   private:
+    View<float> view(float* data, Index count, Index num_heads) const {
+      return {data, count, tokens, num_heads, heads.head_dim(), {tokens * qk_width(), qk_width(), heads.head_dim(), 1}};
+    }
+  };
+
+  std::array<Shape, 4> shapes() const {
+    const Index hidden = options_.hidden_size;
+    const Index H = heads().num_heads(), G = heads().num_kv_heads(), dk = heads().head_dim(), dv = heads().value_dim();
+    return {Shape{"query", H * dk, hidden, options_.query_bias}, Shape{"key", G * dk, hidden, options_.key_bias},
+            Shape{"value", G * dv, hidden, options_.value_bias}, Shape{"output", hidden, H * dv, options_.output_bias}};
+  }
+
+  static void check_weight(const Linear& weight, const Shape& shape) {
+    require(weight.outputs() == shape.outputs && weight.inputs() == shape.inputs, shape.name, " weight (",
+            weight.outputs(), " x ", weight.inputs(), ") must be ", shape.outputs, " x ", shape.inputs);
+    require((weight.bias() != nullptr) == shape.bias, shape.name, " bias (", weight.bias() ? "given" : "none",
+            ") must be ", shape.bias ? "given" : "none", ", as ", shape.name, "_bias of the options says");
+  }
+
+  void check_input(const char* name, const MatrixRef& x) const {
+    require(has_weights_, "weights (unset) of a MultiHeadAttention must be given by set_weights before a forward pass");
+    require(x.cols() == options_.hidden_size, name, " (", x.rows(), " x ", x.cols(),
+            ") must have hidden_size (", options_.hidden_size, ") columns");
+  }
+  void check(const MatrixRef& x, const Eigen::Ref<Matrix>& y) const {
+    check_input("x", x);
+    require(y.rows() == x.rows() && y.cols() == options_.hidden_size, "y (", y.rows(), " x ", y.cols(), ") must be ",
+            x.rows(), " x ", options_.hidden_size);
+  }
+  template <class T>
+  void check_cache(const KvCache<T>& cache, Index layer, Index rows) const {
+    const LayerShape have = cache.layer_shape(layer), want = cache_shape();
+    require(have.num_kv_heads == want.num_kv_heads && have.head_dim == want.head_dim && have.value_dim == want.value_dim,
+            "layer ", layer, " of the cache (num_kv_heads ", have.num_kv_heads, ", head_dim ", have.head_dim,
+            ", value_dim ", have.value_dim, ") must have num_kv_heads ", want.num_kv_heads, ", head_dim ",
+            want.head_dim, ", value_dim ", want.value_dim);
+    require(rows % cache.num_sequences() == 0, "x (", rows, " rows) must hold equally many tokens for each of the ",
+            cache.num_sequences(), " sequences of the cache");
+  }
+
+  Activations reserve(Index rows, Index sequences, Workspace& workspace) const {
+    Activations a{heads(), sequences, rows / sequences, nullptr, nullptr, nullptr};
+    a.qk = workspace.reserve(rows * (a.qk_width() + a.value_width() + a.attended_width()));
+    a.v = a.qk + rows * a.qk_width();
+    a.attended = a.v + rows * a.value_width();
+    return a;
+  }
+
+  Activations project(const MatrixRef& x, Index sequences, Workspace& workspace, ExecutorRef run) const {
+    const Activations a = reserve(x.rows(), sequences, workspace);
+    query_(x, a.map(a.qk, a.query_width(), a.qk_width()), run);
+    key_(x, a.map(a.qk + a.query_width(), a.key_width(), a.qk_width()), run);
+    value_(x, a.map(a.v, a.value_width(), a.value_width()), run);
+    return a;
+  }
+
+  template <class Source>
+  void attend(const Activations& a, const Source& source, const headwise::Options& options, Eigen::Ref<Matrix> y,
+              ExecutorRef run) const {
+    const View<float> out(a.attended, a.sequences, a.tokens, heads().num_heads(), heads().value_dim());
+    attention_(View<const float>(a.query()), source, out, options, run);
+    output_(a.map(a.attended, a.attended_width(), a.attended_width()), y, run);
+  }
+
+  Options options_;
+  Attention<Heads<>> attention_;
+  std::optional<Rope> rope_;
+  Linear query_, key_, value_, output_;
+  bool has_weights_ = false;
+};
+
+}  // namespace headwise::nn

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "headwise/core/error.hpp"
+#include "headwise/core/head_map.hpp"
+#include "headwise/core/heads.hpp"
+#include "headwise/core/index.hpp"
+#include "headwise/nn/rope.hpp"
+#include "headwise/score/options.hpp"
+
+namespace headwise::nn {
+
+/// What a MultiHeadAttention is. Only hidden_size and num_heads must be given.
+struct MultiHeadAttentionOptions {
+  /// Features of a token, in and out.
+  Index hidden_size = 0;
+  Index num_heads = 0;
+  /// Unset: num_heads (plain multi-head attention). 1: multi-query; between: grouped-query.
+  std::optional<Index> num_kv_heads{};
+  /// Unset: hidden_size / num_heads, which must then be whole.
+  std::optional<Index> head_dim{};
+  /// Unset: head_dim.
+  std::optional<Index> value_dim{};
+  bool query_bias = false, key_bias = false, value_bias = false, output_bias = false;
+  /// Unset: no rotary positions.
+  std::optional<RopeOptions> rope{};
+
+  // The rest as in headwise::Options, for self-attention; cross-attention takes scale and softcap alone.
+  std::optional<float> scale{};
+  bool causal = true;
+  std::optional<Index> window{};
+  std::optional<Index> window_right{};
+  float softcap = 0.0f;
+  std::vector<float> alibi_slopes{};
+  /// Which KV head each query head reads; unset: consecutive groups of equal size.
+  std::optional<HeadMap> head_map{};
+};
+
+namespace detail {
+
+/// The options with every unset count filled in. Throws std::invalid_argument that names the first impossible one.
+inline MultiHeadAttentionOptions resolve(MultiHeadAttentionOptions options) {
+  constexpr Index kMaxHidden = Index{1} << 30, kMaxHeads = Index{1} << 20;
+  require(options.hidden_size >= 1 && options.hidden_size <= kMaxHidden, "hidden_size (", options.hidden_size,
+          ") must be 1 to ", kMaxHidden);
+  require(options.num_heads >= 1 && options.num_heads <= kMaxHeads, "num_heads (", options.num_heads, ") must be 1 to ",
+          kMaxHeads);
+  if (!options.num_kv_heads) options.num_kv_heads = options.num_heads;
+  if (!options.head_dim) {
+    require(options.hidden_size % options.num_heads == 0, "hidden_size (", options.hidden_size,
+            ") must be a multiple of num_heads (", options.num_heads, "); set head_dim where it is not their quotient");
+    options.head_dim = options.hidden_size / options.num_heads;
+  }
+  if (!options.value_dim) options.value_dim = options.head_dim;
+  require(*options.value_dim >= 1, "value_dim (", *options.value_dim, ") must be 1 to ", kMaxHeadDim);
+  const Heads<> heads(options.num_heads, *options.num_kv_heads, *options.head_dim, *options.value_dim);
+  if (options.head_map) {
+    require(options.head_map->num_heads() == heads.num_heads(), "head_map (", options.head_map->num_heads(),
+            " query heads) must map num_heads (", heads.num_heads(), ") query heads");
+    require(options.head_map->num_kv_heads() == heads.num_kv_heads(), "head_map (", options.head_map->num_kv_heads(),
+            " KV heads) must map to num_kv_heads (", heads.num_kv_heads(), ") KV heads");
+  } else {
+    options.head_map = HeadMap::contiguous(heads.num_heads(), heads.num_kv_heads());
+  }
+  if (options.rope) options.rope = Rope(heads.head_dim(), *options.rope).options();
+  return options;
+}
+
+/// The options of one attention call. Refers to `options`.
+inline headwise::Options attention_options(const MultiHeadAttentionOptions& options) {
+  headwise::Options result;
+  result.scale = options.scale;
+  result.causal = options.causal;
+  result.window = options.window;
+  result.window_right = options.window_right;
+  result.softcap = options.softcap;
+  result.alibi_slopes = options.alibi_slopes;
+  return result;
+}
+
+}  // namespace detail
+
+}  // namespace headwise::nn

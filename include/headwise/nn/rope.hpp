@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <span>
+#include <vector>
+
+#include "headwise/core/heads.hpp"
+#include "headwise/core/view.hpp"
+#include "headwise/nn/rope_scaling.hpp"
+#include "headwise/parallel/executor.hpp"
+#include "headwise/parallel/serial.hpp"
+
+namespace headwise::nn {
+
+/// Which two dimensions make pair i of n = rotary_dim / 2.
+enum class RopeStyle {
+  interleaved,  // 2i and 2i + 1: GPT-J, and Llama in the files of llama.cpp
+  half_split,   // i and i + n: GPT-NeoX, and Llama in the files of transformers
+};
+
+/// Settings of rotary position embedding.
+struct RopeOptions {
+  RopeStyle style = RopeStyle::half_split;
+  /// theta; above 0.
+  double base = 10000.0;
+  /// Dimensions that turn, the first of each head; even, 2 … head_dim. 0: all. The rest passes unchanged.
+  Index rotary_dim = 0;
+  RopeScaling scaling{};
+};
+
+/// Rotary position embedding of queries and keys: at position p, pair i of every head turns by the angle p·f_i,
+///   (x, y) → a·(x·cos − y·sin, y·cos + x·sin),
+/// with the frequencies f and the factor a of nn/rope_scaling.hpp. Angles are computed in double, so positions of any
+/// size lose nothing; cos and sin are rounded to float. A token's result depends on its position alone (with dynamic NTK
+/// also on the sequence's length), never on what is rotated with it or on threads.
+class Rope {
+ public:
+  /// Throws std::invalid_argument on a head_dim outside 1 … 512, an odd or too large rotary_dim and impossible settings.
+  explicit Rope(Index head_dim, const RopeOptions& options = {}) : options_(options), head_dim_(head_dim) {
+    require(head_dim >= 1 && head_dim <= kMaxHeadDim, "head_dim (", head_dim, ") of RoPE must be 1 to ", kMaxHeadDim);
+    if (options_.rotary_dim == 0) options_.rotary_dim = head_dim;
+    const Index rotary = options_.rotary_dim;
+    require(rotary >= 2 && rotary <= head_dim && rotary % 2 == 0, "rotary_dim (", rotary,
+            ") must be even and 2 to head_dim (", head_dim, ")");
+    detail::require_positive("base", options_.base);
+    detail::check_scaling(options_.scaling, options_.base, rotary);
+    frequencies_.resize(static_cast<std::size_t>(rotary / 2));
+    detail::rope_frequencies(options_.scaling, options_.base, 0, frequencies_);
+    attention_factor_ = detail::rope_attention_factor(options_.scaling);
+  }
+
+  Index head_dim() const { return head_dim_; }
+  Index rotary_dim() const { return options_.rotary_dim; }
+  /// The settings, with rotary_dim resolved.
+  const RopeOptions& options() const { return options_; }
+  /// Radians per token of each pair; for dynamic NTK, up to original_max_position.
+  std::span<const double> frequencies() const { return frequencies_; }
+  /// The factor a on cos and sin.
+  double attention_factor() const { return attention_factor_; }
+
+  /// Turns x [sequence][token][head][head_dim] in place; token t of each sequence stands at first_position + t.
+  template <Executor E = Serial>
+  void apply(View<float> x, Index first_position, E&& executor = Serial{}) const {
+    check(x);
+    require(first_position >= 0 && first_position <= kMaxPosition - x.tokens(), "first_position (", first_position,
+            ") must be 0 to ", kMaxPosition - x.tokens());
+    turn(x, ExecutorRef(executor), [&](Index, Index t) { return first_position + t; },
+         [&](Index) { return first_position + x.tokens(); });
+  }
+
+  /// Turns x in place; positions [sequence][token], each 0 … 2^53.
+  template <Executor E = Serial>
+  void apply(View<float> x, std::span<const Index> positions, E&& executor = Serial{}) const {
+    check(x);
+    require(std::ssize(positions) == x.sequences() * x.tokens(), "positions (", positions.size(),
+            ") must hold one position per token (", x.sequences() * x.tokens(), ")");
+    for (std::size_t i = 0; i < positions.size(); ++i)
+      require(positions[i] >= 0 && positions[i] <= kMaxPosition, "positions[", i, "] (", positions[i], ") must be 0 to ",
+              kMaxPosition);
+    const auto row = [&](Index b) {
+      return positions.subspan(static_cast<std::size_t>(b * x.tokens()), static_cast<std::size_t>(x.tokens()));
+    };
+    turn(x, ExecutorRef(executor), [&](Index b, Index t) { return row(b)[static_cast<std::size_t>(t)]; },
+         [&](Index b) { return *std::max_element(row(b).begin(), row(b).end()) + 1; });
+  }
+
+ private:
+  static constexpr Index kMaxPosition = Index{1} << 53;  // beyond, double does not hold every integer
+  static constexpr Index kMaxPairs = kMaxHeadDim / 2;
+
+  void check(const View<float>& x) const {
+    require(x.dim() == head_dim_, "dim (", x.dim(), ") of x must be the head_dim (", head_dim_, ") of the Rope");
+  }
+
+  template <class PositionOf, class LengthOf>
+  void turn(const View<float>& x, ExecutorRef executor, PositionOf position_of, LengthOf length_of) const {
+    if (x.sequences() * x.tokens() == 0) return;
+    for (Index b = 0; b < x.sequences(); ++b) {
+      // dynamic NTK has frequencies of its own for each length; nothing is allocated, decode comes here for every layer
+      std::array<double, kMaxPairs> stretched;
+      std::span<const double> frequencies = frequencies_;
+      if (std::holds_alternative<DynamicNtkScaling>(options_.scaling)) {
+        const auto mine = std::span(stretched).first(frequencies_.size());
+        detail::rope_frequencies(options_.scaling, options_.base, length_of(b), mine);
+        frequencies = mine;
+      }
+      executor.parallel_for(x.tokens(), [&](Index t) { turn_token(x, b, t, position_of(b, t), frequencies); });
+    }
+  }
+
+  /// All heads of one token: its cos and sin are computed once.
+  void turn_token(const View<float>& x, Index b, Index t, Index position, std::span<const double> frequencies) const {
+    const Index pairs = options_.rotary_dim / 2;
+    std::array<float, kMaxPairs> cosines, sines;
+    for (std::size_t i = 0; i < frequencies.size(); ++i) {
+      const double angle = static_cast<double>(position) * frequencies[i];
+      cosines[i] = static_cast<float>(attention_factor_ * std::cos(angle));
+      sines[i] = static_cast<float>(attention_factor_ * std::sin(angle));
+    }
+    const bool interleaved = options_.style == RopeStyle::interleaved;
+    const Index step = interleaved ? 2 : 1, partner = interleaved ? 1 : pairs;
+    for (Index h = 0; h < x.heads(); ++h)
+      for (Index i = 0; i < pairs; ++i) {
+        float& first = x(b, t, h, i * step);
+        float& second = x(b, t, h, i * step + partner);
+        const float c = cosines[static_cast<std::size_t>(i)], s = sines[static_cast<std::size_t>(i)];
+        const float x0 = first, y0 = second;
+        first = x0 * c - y0 * s;
+        second = y0 * c + x0 * s;
+      }
+  }
+
+  RopeOptions options_;
+  Index head_dim_;
+  double attention_factor_ = 1.0;
+  std::vector<double> frequencies_;  // [rotary_dim / 2]
+};
+
+}  // namespace headwise::nn

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "headwise/core/index.hpp"
+
+// The definition of attention with shared key/value heads: double precision, plain loops, one sequence, packed arrays.
+// Everything else in the library computes this, faster. It shares no code with what it checks.
+
+namespace headwise::reference {
+
+struct Shape {
+  Index query_tokens;  // Tq
+  Index key_tokens;    // Tk
+  Index num_heads;     // H
+  Index num_kv_heads;  // G
+  Index head_dim;      // D
+  Index value_dim;     // DV
+};
+
+struct Parameters {
+  std::optional<double> scale{};           // unset: 1/sqrt(D)
+  bool causal = true;                      // a query at p sees keys 0 … p
+  std::optional<Index> window{};           // a query at p sees keys from p − window + 1 on
+  std::optional<Index> window_right{};     // a query at p sees keys up to p + window_right
+  double softcap = 0;                      // s → softcap·tanh(s/softcap); 0: none
+  std::span<const float> alibi_slopes{};   // [H] adds −slope·|p − key|; empty: none
+  std::optional<Index> key_length{};       // keys that exist; unset: Tk
+  std::optional<Index> query_length{};     // query tokens that exist; unset: Tq
+  std::span<const Index> kv_head_of{};     // [H] the KV head of each query head; empty: h / (H/G)
+};
+
+struct Result {
+  std::vector<double> output;  // [Tq][H][DV]
+  std::vector<double> lse;     // [Tq][H] natural logarithm of the sum of exp(score)
+};
+
+/// q [Tq][H][D], k [Tk][G][D], v [Tk][G][DV] → output and lse.
+///
+/// Query token i stands at position p = Tk − Tq + i among the keys (lengths in place of Tk and Tq where given).
+///   score  = scale·(q·k) → softcap → ALiBi
+///   output = Σ softmax(score)·v over the visible keys
+/// A hidden key is never read, and a key whose score is −inf counts as not there. A query that sees no key, or that
+/// does not exist, has output 0 and lse −inf. A NaN or an infinity that is visible goes where arithmetic takes it.
+inline Result attend(const Shape& shape, std::span<const double> q, std::span<const double> k, std::span<const double> v,
+                     const Parameters& parameters = {}) {
+  const auto [Tq, Tk, H, G, D, DV] = shape;
+  const auto at = [](std::span<const double> x, Index i) { return x[static_cast<std::size_t>(i)]; };
+  const double infinity = std::numeric_limits<double>::infinity();
+  const double scale = parameters.scale.value_or(1 / std::sqrt(static_cast<double>(D)));
+  const Index keys = parameters.key_length.value_or(Tk), queries = parameters.query_length.value_or(Tq);
+
+  Result result;
+  result.output.assign(static_cast<std::size_t>(Tq * H * DV), 0.0);
+  result.lse.assign(static_cast<std::size_t>(Tq * H), -infinity);
+
+  std::vector<double> weights(static_cast<std::size_t>(Tk));
+  for (Index i = 0; i < queries; ++i) {
+    for (Index h = 0; h < H; ++h) {
+      const Index p = keys - queries + i;
+      const Index g = parameters.kv_head_of.empty() ? h / (H / G) : parameters.kv_head_of[static_cast<std::size_t>(h)];
+
+      double largest = -infinity;
+      for (Index t = 0; t < keys; ++t) {
+        double& score = weights[static_cast<std::size_t>(t)];
+        score = -infinity;
+        if (parameters.causal && t > p) continue;
+        if (parameters.window && t <= p - *parameters.window) continue;
+        if (parameters.window_right && t > p + *parameters.window_right) continue;
+        double dot = 0;
+        for (Index d = 0; d < D; ++d) dot += at(q, (i * H + h) * D + d) * at(k, (t * G + g) * D + d);
+        score = scale * dot;
+        if (parameters.softcap != 0) score = parameters.softcap * std::tanh(score / parameters.softcap);
+        if (!parameters.alibi_slopes.empty())
+          score -= static_cast<double>(parameters.alibi_slopes[static_cast<std::size_t>(h)]) *
+                   std::abs(static_cast<double>(p - t));
+        if (score > largest || std::isnan(score)) largest = score;  // a NaN stays: no comparison with it is true
+      }
+
+      if (largest == -infinity) continue;  // nothing visible
+      double sum = 0;
+      for (Index t = 0; t < keys; ++t) {
+        double& weight = weights[static_cast<std::size_t>(t)];
+        if (weight == -infinity) continue;
+        weight = std::exp(weight - largest);
+        sum += weight;
+      }
+      result.lse[static_cast<std::size_t>(i * H + h)] = largest + std::log(sum);
+      for (Index d = 0; d < DV; ++d) {
+        double total = 0;
+        for (Index t = 0; t < keys; ++t) {
+          const double weight = weights[static_cast<std::size_t>(t)];
+          if (weight != -infinity) total += weight / sum * at(v, (t * G + g) * DV + d);
+        }
+        result.output[static_cast<std::size_t>((i * H + h) * DV + d)] = total;
+      }
+    }
+  }
+  return result;
+}
+
+}  // namespace headwise::reference

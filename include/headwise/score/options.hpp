@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cmath>
+#include <optional>
+#include <span>
+
+#include "headwise/core/error.hpp"
+#include "headwise/core/head_map.hpp"
+#include "headwise/core/index.hpp"
+
+namespace headwise {
+
+/// How scores are made and which keys a query sees. Applied in this order:
+///   scale → softcap → ALiBi → mask (causal, windows, key_lengths) → softmax → ·V
+///
+/// Positions. Token i of Tq query tokens of a sequence with Tk keys stands at p = Tk − Tq + i (bottom-right aligned):
+/// the newest query stands at the newest key, so prefill, appending to a cache and decode are one rule.
+/// Spans are read during the call only.
+struct Options {
+  /// Factor on q·k; unset: 1/sqrt(head_dim).
+  std::optional<float> scale{};
+  /// A query at p sees keys 0 … p. Turn off for cross-attention and encoders.
+  bool causal = true;
+  /// Left window: a query at p sees keys from p − window + 1 on: `window` keys with its own. Unset: all.
+  std::optional<Index> window{};
+  /// Right window: a query at p sees keys up to p + window_right. Unset: all (causal is the stricter 0).
+  std::optional<Index> window_right{};
+  /// s → softcap·tanh(s / softcap); 0: none.
+  float softcap = 0.0f;
+  /// ALiBi: adds −slope·|p − key position|, one slope per query head; empty: none.
+  std::span<const float> alibi_slopes{};
+  /// Keys of each sequence, 0 … what the source holds; empty: all. What lies beyond is never read.
+  std::span<const Index> key_lengths{};
+  /// Query tokens of each sequence, 0 … the tokens of q; empty: all. The outputs of the rest are 0, their lse −inf.
+  std::span<const Index> query_lengths{};
+  /// Which KV head each query head reads, for this call; null: the map of the Attention.
+  const HeadMap* head_map = nullptr;
+};
+
+namespace detail {
+
+/// Throws std::invalid_argument that names the first option with an impossible value. Lengths are checked against the
+/// call's shapes elsewhere.
+inline void check_options(const Options& options, Index num_heads) {
+  if (options.scale) require(std::isfinite(*options.scale), "scale (", *options.scale, ") must be finite");
+  require(std::isfinite(options.softcap) && options.softcap >= 0, "softcap (", options.softcap,
+          ") must be finite and at least 0 (0: none)");
+  if (options.window) require(*options.window >= 0, "window (", *options.window, ") must be at least 0");
+  if (options.window_right)
+    require(*options.window_right >= 0, "window_right (", *options.window_right, ") must be at least 0");
+  if (!options.alibi_slopes.empty()) {
+    require(std::ssize(options.alibi_slopes) == num_heads, "alibi_slopes (", options.alibi_slopes.size(),
+            " slopes) must hold one slope per query head (", num_heads, ")");
+    for (std::size_t h = 0; h < options.alibi_slopes.size(); ++h)
+      require(std::isfinite(options.alibi_slopes[h]), "alibi_slopes[", h, "] (", options.alibi_slopes[h], ") must be finite");
+  }
+}
+
+}  // namespace detail
+
+}  // namespace headwise

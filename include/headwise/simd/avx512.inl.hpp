@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: MIT
+// Vector operations (simd/operations.hpp) on AVX-512: 32 registers of 16 lanes. The including region names kIsa and
+// kBf16Dot. Masked forms stand where g++ 12 warns about the undefined source operand of the unmasked ones.
+
+inline constexpr int kLanes = 16;
+// 6 rows × 2 vectors × 2 partials are 24 accumulators, enough to hide the FMA's latency at both ends: at one row two
+// chains still deliver 32 bytes a cycle
+inline constexpr int kScorePartials = 2, kScoreVectors = 1, kScoreBigRows = 6, kScoreBigVectors = 2;
+inline constexpr int kSumAccumulators = 8, kSumBigRows = 12;
+
+typedef float F __attribute__((vector_size(64)));
+typedef std::int32_t I __attribute__((vector_size(64)));
+
+struct M {
+  __mmask16 bits;
+  friend HEADWISE_INLINE M operator|(M a, M b) { return {static_cast<__mmask16>(a.bits | b.bits)}; }
+};
+
+HEADWISE_INLINE F load(const float* p) { return (F)_mm512_loadu_ps(p); }
+HEADWISE_INLINE void store(float* p, F v) { _mm512_storeu_ps(p, (__m512)v); }
+HEADWISE_INLINE I load_bits(const void* p) { return (I)_mm512_loadu_si512(p); }
+HEADWISE_INLINE F splat(float x) { return (F)_mm512_set1_ps(x); }
+HEADWISE_INLINE F zero() { return F{}; }
+HEADWISE_INLINE F fma(F a, F b, F c) { return (F)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+HEADWISE_INLINE F max(F a, F b) { return (F)_mm512_mask_max_ps((__m512)a, 0xffff, (__m512)a, (__m512)b); }
+HEADWISE_INLINE F min(F a, F b) { return (F)_mm512_mask_min_ps((__m512)a, 0xffff, (__m512)a, (__m512)b); }
+HEADWISE_INLINE M none() { return {0}; }
+HEADWISE_INLINE M not_le(F a, F b) { return {_mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NLE_UQ)}; }
+HEADWISE_INLINE bool any(M m) { return m.bits != 0; }
+
+typedef float Half8 __attribute__((vector_size(32)));
+typedef float Quarter4 __attribute__((vector_size(16)));
+HEADWISE_INLINE Half8 low_half(F v) { return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7); }
+HEADWISE_INLINE Half8 high_half(F v) { return __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15); }
+HEADWISE_INLINE float reduce_add(F v) {
+  const Half8 h = low_half(v) + high_half(v);
+  const Quarter4 q = __builtin_shufflevector(h, h, 0, 1, 2, 3) + __builtin_shufflevector(h, h, 4, 5, 6, 7);
+  return (q[0] + q[2]) + (q[1] + q[3]);
+}
+HEADWISE_INLINE float reduce_max(F v) {
+  const Half8 h = (Half8)_mm256_max_ps((__m256)low_half(v), (__m256)high_half(v));
+  const Quarter4 q = (Quarter4)_mm_max_ps((__m128)__builtin_shufflevector(h, h, 0, 1, 2, 3),
+                                          (__m128)__builtin_shufflevector(h, h, 4, 5, 6, 7));
+  const float a = q[0] > q[2] ? q[0] : q[2], b = q[1] > q[3] ? q[1] : q[3];
+  return a > b ? a : b;
+}
+HEADWISE_INLINE F round_nearest(F x) {
+  return (F)_mm512_mask_roundscale_ps((__m512)x, 0xffff, (__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+// vscalefps reaches 0 by itself; the clamp only keeps x - round(x) from being inf - inf
+HEADWISE_INLINE F clamp_exp2(F x) { return max(splat(-200.0f), x); }
+HEADWISE_INLINE F scale_exp2(F p, F n, F) { return (F)_mm512_mask_scalef_ps((__m512)p, 0xffff, (__m512)p, (__m512)n); }
+HEADWISE_INLINE F pin(F v) {
+  asm("" : "+v"(v));
+  return v;
+}
+HEADWISE_INLINE F load_f16(const void* p) {
+  return (F)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(static_cast<const __m256i*>(p)));
+}
+HEADWISE_INLINE void store_f16(void* p, F v) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p),
+                      _mm512_maskz_cvtps_ph(0xffff, (__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}

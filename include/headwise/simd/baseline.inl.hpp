@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT
+// Vector operations (simd/operations.hpp) on plain x86-64: SSE2, 16 registers of 4 lanes, no FMA, no f16 conversion.
+
+inline constexpr Isa kIsa = Isa::baseline;
+inline constexpr int kLanes = 4;
+inline constexpr bool kBf16Dot = false;
+inline constexpr int kScorePartials = 1, kScoreVectors = 2, kScoreBigRows = 6, kScoreBigVectors = 2;
+inline constexpr int kSumAccumulators = 8, kSumBigRows = 6;
+
+typedef float F __attribute__((vector_size(16)));
+typedef std::int32_t I __attribute__((vector_size(16)));
+typedef I M;
+
+HEADWISE_INLINE F load(const float* p) { return (F)_mm_loadu_ps(p); }
+HEADWISE_INLINE void store(float* p, F v) { _mm_storeu_ps(p, (__m128)v); }
+HEADWISE_INLINE I load_bits(const void* p) { return (I)_mm_loadu_si128(static_cast<const __m128i*>(p)); }
+HEADWISE_INLINE F splat(float x) { return (F)_mm_set1_ps(x); }
+HEADWISE_INLINE F zero() { return F{}; }
+HEADWISE_INLINE F fma(F a, F b, F c) { return a * b + c; }
+HEADWISE_INLINE F max(F a, F b) { return (F)_mm_max_ps((__m128)a, (__m128)b); }
+HEADWISE_INLINE F min(F a, F b) { return (F)_mm_min_ps((__m128)a, (__m128)b); }
+HEADWISE_INLINE M none() { return M{}; }
+HEADWISE_INLINE M not_le(F a, F b) { return (M)_mm_cmpnle_ps((__m128)a, (__m128)b); }
+HEADWISE_INLINE bool any(M m) { return _mm_movemask_ps((__m128)m) != 0; }
+HEADWISE_INLINE float reduce_add(F v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+HEADWISE_INLINE float reduce_max(F v) {
+  const float a = v[0] > v[2] ? v[0] : v[2], b = v[1] > v[3] ? v[1] : v[3];
+  return a > b ? a : b;
+}
+HEADWISE_INLINE F round_nearest(F x) { return (F)_mm_cvtepi32_ps(_mm_cvtps_epi32((__m128)x)); }
+HEADWISE_INLINE F clamp_exp2(F x) { return max(splat(-126.0f), x); }
+HEADWISE_INLINE F scale_exp2(F p, F n, F x) {
+  const I exponent = (I)_mm_cvtps_epi32((__m128)n) + 127;
+  const F scaled = p * (F)(exponent << 23);
+  return (F)((I)scaled & not_le(x, splat(-126.0f)));
+}
+HEADWISE_INLINE F pin(F v) {
+  asm("" : "+x"(v));
+  return v;
+}
+HEADWISE_INLINE F load_f16(const void* p) {
+  // the exponent moves by 112; one multiplication does it for normal and subnormal numbers alike
+  const __m128i h = _mm_unpacklo_epi16(_mm_loadl_epi64(static_cast<const __m128i*>(p)), _mm_setzero_si128());
+  const I bits = (I)h, magnitude = bits & 0x7fff;
+  const F value = (F)(magnitude << 13) * splat(0x1p112f);
+  const I special = (magnitude > 0x7bff) & 0x7f800000;
+  return (F)((I)value | special | ((bits & 0x8000) << 16));
+}
+HEADWISE_INLINE void store_f16(void* p, F v) {
+  for (int i = 0; i < kLanes; ++i) {
+    const std::uint16_t bits = to_f16_bits(v[i]);
+    std::memcpy(static_cast<char*>(p) + 2 * i, &bits, 2);
+  }
+}

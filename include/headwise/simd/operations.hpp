@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// The contract of simd/<isa>.inl.hpp: each of those files defines the names below inside its region and namespace, and
+// kernel/*.inl.hpp is written over them alone. They are GNU vector types, so + - * and comparisons work on them.
+//
+//   kIsa                           the Isa
+//   kLanes                         f32 lanes of a vector: 4, 8 or 16
+//   F, I                           vector of kLanes float, of kLanes std::int32_t
+//   M, none(), a | b, any(m)       lane mask
+//   load(p) store(p, v)            kLanes floats, unaligned
+//   load_bits(p)                   kLanes 32-bit words, unaligned
+//   load_f16(p)                    kLanes binary16 → F            store_f16(p, v)   rounds to nearest even
+//   splat(x) zero()                all lanes x, 0
+//   fma(a, b, c)                   a·b + c; one rounding, except on the baseline (no FMA there): two
+//   max(a, b) min(a, b)            NaN where b is NaN
+//   not_le(a, b)                   M: lanes where a <= b does not hold; true where either is NaN
+//   reduce_add(v) reduce_max(v)    one fixed order of additions
+//   round_nearest(v)               to integers, ties to even
+//   scale_exp2(p, n, x)            p·2^n for integral n = round(x) of magnitude <= 126; 0 where x <= -126; NaN stays NaN
+//   clamp_exp2(x)                  x made safe for round_nearest and scale_exp2
+//   pin(v)                         v, kept in a register: stops the compiler from folding one load into many FMAs
+//
+// Register tiles, chosen by the number of registers and the latency of an FMA:
+//   kScorePartials                 partial sums of a score: dimension d goes to partial d mod kScorePartials; part of the
+//                                  summation order, hence of the result's bits
+//   kScoreVectors                  vectors of tokens per pass for up to kSmallRows rows
+//   kScoreBigRows, kScoreBigVectors  the register tile of prefill
+//   kSumAccumulators               accumulators of a weighted sum of up to kSmallRows rows
+//   kSumBigRows                    rows of the weighted sum's register tile of prefill, by two vectors
+//
+// An ISA with kBf16Dot (simd/bf16_dot.inl.hpp) multiplies pairs of bf16 and also defines
+//   splat_pair(p)                  I: the 32 bits at p in all lanes
+//   dot_bf16(acc, a, b)            acc + a.even·b.even + a.odd·b.odd per lane
+//   narrow_bf16(p, v)              store kLanes bf16, rounded to nearest even
+
+namespace headwise {
+
+/// Rows of the small register tiles: 1 … kSmallRows.
+inline constexpr int kSmallRows = 4;
+
+}  // namespace headwise

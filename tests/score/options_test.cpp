@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT
+#include "headwise/score/options.hpp"
+
+#include <limits>
+#include <vector>
+
+#include "tests/support/errors.hpp"
+
+namespace headwise {
+namespace {
+
+using testing::expect_error;
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN(), kInfinity = std::numeric_limits<float>::infinity();
+
+void check(const Options& options) { detail::check_options(options, 4); }
+
+TEST(Options, DefaultsAreCausalAttentionWithoutAnythingElse) {
+  const Options options;
+  EXPECT_TRUE(options.causal);
+  EXPECT_FALSE(options.scale || options.window || options.window_right);
+  EXPECT_EQ(options.softcap, 0.0f);
+  EXPECT_NO_THROW(check(options));
+}
+
+TEST(Options, AnyFiniteScaleAndWindowIsAllowed) {
+  EXPECT_NO_THROW(check({.scale = 0.0f}));
+  EXPECT_NO_THROW(check({.scale = -3.0f, .window = 0, .window_right = std::numeric_limits<Index>::max()}));
+}
+
+TEST(Options, ImpossibleValuesAreNamed) {
+  expect_error([] { check({.scale = kNan}); }, {"scale (nan)", "finite"});
+  expect_error([] { check({.scale = kInfinity}); }, {"scale (inf)", "finite"});
+  expect_error([] { check({.window = -1}); }, {"window (-1)", "at least 0"});
+  expect_error([] { check({.window_right = -7}); }, {"window_right (-7)", "at least 0"});
+  expect_error([] { check({.softcap = -1.0f}); }, {"softcap (-1)", "at least 0"});
+  expect_error([] { check({.softcap = kNan}); }, {"softcap (nan)", "finite"});
+  expect_error([] { check({.softcap = kInfinity}); }, {"softcap (inf)", "finite"});
+}
+
+TEST(Options, SlopesAreOneFiniteNumberPerQueryHead) {
+  const std::vector<float> good{1, 0, -1, 0.5f}, few{1, 2, 3}, bad{1, 2, kNan, 4};
+  EXPECT_NO_THROW(check({.alibi_slopes = good}));
+  expect_error([&] { check({.alibi_slopes = few}); }, {"alibi_slopes (3 slopes)", "per query head (4)"});
+  expect_error([&] { check({.alibi_slopes = bad}); }, {"alibi_slopes[2] (nan)", "finite"});
+}
+
+}  // namespace
+}  // namespace headwise
