@@ -50,7 +50,12 @@ void declare(CLI::App& app, Arguments& args) {
 
   const std::string product = "choosing cases (any of these: every combination, decode of llama3-8b at kv 4096 unset)";
   const auto axis = [&](const char* name, auto& values, const char* text) {
-    return app.add_option(name, values, text)->delimiter(',')->group(product)->excludes(quick)->excludes(full)->excludes(smoke);
+    return app.add_option(name, values, text)
+        ->delimiter(',')
+        ->group(product)
+        ->excludes(quick)
+        ->excludes(full)
+        ->excludes(smoke);
   };
   axis("--models", args.axes.models, "models")->check(CLI::IsMember(keys));
   axis("--storages", args.axes.storages, "storage types of the cache")->check(CLI::IsMember({"f32", "f16", "bf16"}));
@@ -59,7 +64,9 @@ void declare(CLI::App& app, Arguments& args) {
   app.add_flag("--warm", args.axes.warm, "the same cache every time instead of one after another")->group(product);
   app.add_option("--filter", args.filter, "only cases whose name matches this regular expression")->group(product);
 
-  app.add_option("--threads", args.axes.threads, "threads; unset: 1 and all")->delimiter(',')->check(CLI::Range(1, 4096));
+  app.add_option("--threads", args.axes.threads, "threads; unset: 1 and all")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 4096));
   app.add_option("--isa", args.isa, "instruction set; unset: the best this CPU has")
       ->check(CLI::IsMember({"baseline", "avx2", "avx512", "avx512bf16", "neon"}));
   app.add_option("--repetitions", args.run.repetitions, "repetitions of each case")->check(CLI::Range(1, 1000));
@@ -92,7 +99,7 @@ void use_isa(const std::string& name) {
 // them: data that a cycle evicts before it returns to them are cold.
 void set_memory(const compare::Machine& machine, Arguments& args) {
   constexpr Index kMib = Index{1} << 20;
-  args.run.memory_bytes = args.memory_mib > 0    ? args.memory_mib * kMib
+  args.run.memory_bytes = args.memory_mib > 0  ? args.memory_mib * kMib
                           : machine.memory > 0 ? std::min(4096 * kMib, machine.memory / 4)
                                                : 1024 * kMib;
   const Index wanted = machine.last_level_cache > 0 ? machine.last_level_cache / 2 * 3 : 256 * kMib;

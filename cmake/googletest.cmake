@@ -7,6 +7,7 @@ if(TARGET GTest::gtest_main AND TARGET GTest::gmock)
   return()
 endif()
 set(INSTALL_GTEST OFF)
+set(CMAKE_WARN_DEPRECATED OFF)  # its own cmake_minimum_required is old
 if(EXISTS ${HEADWISE_GTEST_SOURCE}/CMakeLists.txt)
   add_subdirectory(${HEADWISE_GTEST_SOURCE} ${PROJECT_BINARY_DIR}/googletest EXCLUDE_FROM_ALL SYSTEM)
 else()

@@ -4,7 +4,7 @@
 #   headwise::compiled   the same headers with the kernels compiled once, for short compile times
 #   headwise::nn         what <headwise/nn.hpp> needs besides: Eigen; only where Eigen is found
 find_package(Threads REQUIRED)
-find_package(Eigen3 3.3 QUIET NO_MODULE)
+find_package(Eigen3 3.4 QUIET NO_MODULE)
 
 set(include_dir ${PROJECT_SOURCE_DIR}/include)
 file(GLOB_RECURSE headwise_headers CONFIGURE_DEPENDS ${include_dir}/headwise/*.hpp)

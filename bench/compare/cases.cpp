@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <sstream>
 
 namespace compare {
 
@@ -54,11 +55,10 @@ std::vector<std::string> model_keys() {
 }  // namespace
 
 std::string Case::name() const {
-  std::string text(model->key);
-  text += "/" + std::to_string(num_heads()) + ":" + std::to_string(kv_heads) + ":" + std::to_string(head_dim());
-  text += "/" + std::string(name_of(storage)) + "/" + std::string(compare::name_of(phase));
-  text += "/" + std::to_string(new_tokens) + "/kv" + std::to_string(kv_tokens) + "/threads" + std::to_string(threads);
-  return warm ? text + "/warm" : text;
+  std::ostringstream text;
+  text << model->key << "/" << num_heads() << ":" << kv_heads << ":" << head_dim() << "/" << name_of(storage) << "/"
+       << name_of(phase) << "/" << new_tokens << "/kv" << kv_tokens << "/threads" << threads << (warm ? "/warm" : "");
+  return text.str();
 }
 
 // One model in depth (every storage, every length), the others where they differ from it: group sizes, head sizes.

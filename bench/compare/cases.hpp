@@ -59,9 +59,7 @@ struct Axes {
   std::vector<Index> threads;
   bool warm = false;
 
-  bool any() const {
-    return !models.empty() || !storages.empty() || !phases.empty() || !kv_tokens.empty() || warm;
-  }
+  bool any() const { return !models.empty() || !storages.empty() || !phases.empty() || !kv_tokens.empty() || warm; }
 };
 
 /// The chosen sets, siblings side by side. Threads are those of `axes` or {1, all}.

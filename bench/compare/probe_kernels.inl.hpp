@@ -48,4 +48,4 @@ inline float read(const char* data, Index bytes, Index streams, Index ahead) {
   return read_streams<4>(data, bytes, ahead);
 }
 
-inline constexpr ProbeKernels kernels{&multiply_add, &read, kChains * kLanes};
+inline constexpr ProbeKernels kernels{&multiply_add, &read, kChains* kLanes};

@@ -71,11 +71,16 @@ void print_header(std::ostream& out, const RunInfo& info, const std::vector<Resu
       << (info.all_threads == 1 ? " thread" : " threads") << "\n";
   for (const Index threads : thread_counts(results)) {
     const MedianLimits limits = median_limits(results, threads);
-    out << "limits with " << threads << (threads == 1 ? " thread: " : " threads:");
-    if (limits.read_bandwidth > 0) out << " read " << format("%.1f", limits.read_bandwidth * 1e-9) << " GB/s";
-    if (limits.multiply_add > 0) out << ", multiply-add " << format("%.0f", limits.multiply_add * 1e-9) << " GFLOP/s";
-    if (limits.dot > 0) out << ", bf16 dot " << format("%.0f", limits.dot * 1e-9) << " GFLOP/s";
-    out << " (medians; probed before and after every repetition)\n";
+    auto say = [&, first = true](const char* name, double rate, const char* unit) mutable {
+      if (rate <= 0) return;
+      out << (first ? " " : ", ") << name << " " << format("%.1f ", rate * 1e-9) << unit;
+      first = false;
+    };
+    out << "limits with " << threads << (threads == 1 ? " thread:" : " threads:");
+    say("read", limits.read_bandwidth, "GB/s");
+    say("multiply-add", limits.multiply_add, "GFLOP/s");
+    say("bf16 dot", limits.dot, "GFLOP/s");
+    out << "\n";
   }
   out << "\n";
 }
@@ -84,7 +89,8 @@ void print_notes(std::ostream& out, const RunInfo& info, const std::vector<Resul
   out << "\nKV B/token: of one attention layer. us/token: median of " << info.repetitions
       << " repetitions, one layer, attention alone.\n"
          "roofline: least time possible = max(K/V bytes / read bandwidth, FLOPs / peak), over the time measured; "
-         "\"read\" or \"compute\"\nis the larger. Limits are those measured around the same repetition. * the "
+         "\"read\" or \"compute\"\nis the larger. Limits are probed before and after every repetition; shown above are "
+         "medians. * the "
          "model as published; the others are its siblings.\n";
   const auto shows = [&](bool cold, bool warm) {
     return std::ranges::any_of(results, [&](const Result& r) {
@@ -98,7 +104,8 @@ void print_notes(std::ostream& out, const RunInfo& info, const std::vector<Resul
     out << "cold: caches of at least " << mebibytes(info.cold_bytes) << " together taken in turn, more than " << llc
         << ".\n";
   if (shows(false, false)) out << "cold?: caches taken in turn, but together no more than " << llc << ".\n";
-  if (shows(false, true)) out << "warm: the same cache every time; read bandwidth is that of reading so many bytes again.\n";
+  if (shows(false, true))
+    out << "warm: the same cache every time; read bandwidth is that of reading so many bytes again.\n";
 }
 
 }  // namespace
@@ -137,7 +144,10 @@ void print_table(std::ostream& out, const RunInfo& info, const std::vector<Resul
   for (const Result& result : results) {
     const Case& c = result.timed;
     if (!previous || !c.is_sibling_of(*previous)) {  // a new set of siblings: say what they have in common
-      const char* data = !has_temperature(result) ? "-" : c.warm ? "warm" : is_cold(result, info.machine) ? "cold" : "cold?";
+      const char* data = !has_temperature(result)        ? "-"
+                         : c.warm                        ? "warm"
+                         : is_cold(result, info.machine) ? "cold"
+                                                         : "cold?";
       out << (previous ? "\n" : std::string(119, '-') + "\n")
           << format(kConditions, std::string(c.model->name).c_str(), std::string(name_of(c.phase)).c_str(),
                     std::string(name_of(c.storage)).c_str(), std::to_string(c.kv_tokens).c_str(),
@@ -145,8 +155,9 @@ void print_table(std::ostream& out, const RunInfo& info, const std::vector<Resul
     } else {
       out << format(kConditions, "", "", "", "", "", "", "");
     }
-    const std::string heads = std::string(kind_of_heads(c.num_heads(), c.kv_heads)) + " " + std::to_string(c.num_heads()) +
-                              ":" + std::to_string(c.kv_heads) + (c.kv_heads == c.model->own_kv_heads ? "*" : "");
+    const std::string heads = std::string(kind_of_heads(c.num_heads(), c.kv_heads)) + " " +
+                              std::to_string(c.num_heads()) + ":" + std::to_string(c.kv_heads) +
+                              (c.kv_heads == c.model->own_kv_heads ? "*" : "");
     const double speedup = speedup_over_mha(result, results);
     out << format("%-10s %10lld %11.2f %8.2f %9.1f %8.0f%% %-7s %7s\n", heads.c_str(),
                   static_cast<long long>(c.kv_bytes_per_token()), result.seconds_per_token() * 1e6,
@@ -184,34 +195,35 @@ void write_json(const std::string& path, const RunInfo& info, const std::vector<
       samples.push_back({{"seconds", sample.seconds},
                          {"read_bytes_per_s", sample.limits.read_bandwidth},
                          {"peak_flop_per_s", sample.limits.peak_flops}});
-    document["cases"].push_back({{"name", c.name()},
-                                 {"model", c.model->name},
-                                 {"kind", kind_of_heads(c.num_heads(), c.kv_heads)},
-                                 {"as_published", c.kv_heads == c.model->own_kv_heads},
-                                 {"num_heads", c.num_heads()},
-                                 {"num_kv_heads", c.kv_heads},
-                                 {"head_dim", c.head_dim()},
-                                 {"storage", name_of(c.storage)},
-                                 {"phase", name_of(c.phase)},
-                                 {"new_tokens", c.new_tokens},
-                                 {"kv_tokens", c.kv_tokens},
-                                 {"threads", c.threads},
-                                 {"warm", c.warm},
-                                 {"cycled_bytes", result.cycled_bytes},
-                                 {"cold", has_temperature(result) && is_cold(result, info.machine)},
-                                 {"error", result.check.error},
-                                 {"error_limit", result.check.limit},
-                                 {"kv_bytes_per_token", c.kv_bytes_per_token()},
-                                 {"kv_bytes", c.kv_bytes()},
-                                 {"flop", c.flops()},
-                                 {"us_per_token", result.seconds_per_token() * 1e6},
-                                 {"kv_bytes_per_s", result.bytes_per_second()},
-                                 {"flop_per_s", result.flops_per_second()},
-                                 {"roofline_us_per_token", result.roofline_seconds() * 1e6 / static_cast<double>(c.new_tokens)},
-                                 {"roofline_fraction", result.roofline_fraction()},
-                                 {"limited_by", result.memory_bound() ? "read" : "compute"},
-                                 {"speedup_over_mha", speedup_over_mha(result, results)},
-                                 {"samples", samples}});
+    document["cases"].push_back(
+        {{"name", c.name()},
+         {"model", c.model->name},
+         {"kind", kind_of_heads(c.num_heads(), c.kv_heads)},
+         {"as_published", c.kv_heads == c.model->own_kv_heads},
+         {"num_heads", c.num_heads()},
+         {"num_kv_heads", c.kv_heads},
+         {"head_dim", c.head_dim()},
+         {"storage", name_of(c.storage)},
+         {"phase", name_of(c.phase)},
+         {"new_tokens", c.new_tokens},
+         {"kv_tokens", c.kv_tokens},
+         {"threads", c.threads},
+         {"warm", c.warm},
+         {"cycled_bytes", result.cycled_bytes},
+         {"cold", has_temperature(result) && is_cold(result, info.machine)},
+         {"error", result.check.error},
+         {"error_limit", result.check.limit},
+         {"kv_bytes_per_token", c.kv_bytes_per_token()},
+         {"kv_bytes", c.kv_bytes()},
+         {"flop", c.flops()},
+         {"us_per_token", result.seconds_per_token() * 1e6},
+         {"kv_bytes_per_s", result.bytes_per_second()},
+         {"flop_per_s", result.flops_per_second()},
+         {"roofline_us_per_token", result.roofline_seconds() * 1e6 / static_cast<double>(c.new_tokens)},
+         {"roofline_fraction", result.roofline_fraction()},
+         {"limited_by", result.memory_bound() ? "read" : "compute"},
+         {"speedup_over_mha", speedup_over_mha(result, results)},
+         {"samples", samples}});
   }
   std::ofstream file(path);
   file << document.dump(1) << "\n";

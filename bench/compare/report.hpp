@@ -25,10 +25,10 @@ struct Result {
   Index cycled_bytes;  // K and V of all the caches taken in turn
   std::vector<Sample> samples;
 
-  double seconds() const;             // of one call
-  double seconds_per_token() const;   // of one new token
-  double roofline_seconds() const;    // the least the limits allow
-  double roofline_fraction() const;   // 1: as fast as the limits allow
+  double seconds() const;            // of one call
+  double seconds_per_token() const;  // of one new token
+  double roofline_seconds() const;   // the least the limits allow
+  double roofline_fraction() const;  // 1: as fast as the limits allow
   double bytes_per_second() const { return timed.kv_bytes() / seconds(); }
   double flops_per_second() const { return timed.flops() / seconds(); }
   bool memory_bound() const;

@@ -65,7 +65,7 @@ inline float multiply_add(Index steps, float factor, float addend) {
     }
   return avx512::sum_of(acc, kChains);
 }
-inline constexpr ProbeKernels kernels{&multiply_add, &avx512::read, 2 * avx512::kChains * avx512::kLanes};
+inline constexpr ProbeKernels kernels{&multiply_add, &avx512::read, 2 * avx512::kChains* avx512::kLanes};
 }  // namespace avx512bf16
 HEADWISE_REGION_END
 #endif
@@ -103,7 +103,9 @@ void wake(ExecutorRef executor) {
 
 }  // namespace
 
-double Limits::seconds(double bytes, double flops) const { return std::max(bytes / read_bandwidth, flops / peak_flops); }
+double Limits::seconds(double bytes, double flops) const {
+  return std::max(bytes / read_bandwidth, flops / peak_flops);
+}
 bool Limits::memory_bound(double bytes, double flops) const { return bytes / read_bandwidth >= flops / peak_flops; }
 
 bool Roofline::uses_dot(headwise::Storage storage) {

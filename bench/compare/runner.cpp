@@ -49,8 +49,9 @@ ExecutorRef Runner::executor(Index threads) {
 
 Limits Runner::probe(const Case& c) {
   const ExecutorRef threads = executor(c.threads);
-  return {c.warm ? roofline_.warm_bandwidth(threads, static_cast<Index>(c.kv_bytes())) : roofline_.cold_bandwidth(threads),
-          roofline_.peak_flops(threads, c.storage)};
+  return {
+      c.warm ? roofline_.warm_bandwidth(threads, static_cast<Index>(c.kv_bytes())) : roofline_.cold_bandwidth(threads),
+      roofline_.peak_flops(threads, c.storage)};
 }
 
 // Enough layers that a cycle through them exceeds the last-level cache, within this head count's share of the memory.
@@ -93,7 +94,8 @@ std::vector<Result> Runner::run_group(std::span<const Case> group) {
   for (auto& [kv_heads, workload] : workloads) {
     Case c = group.front();
     c.kv_heads = kv_heads;
-    needed += layers_for(c, std::ssize(workloads), std::ranges::any_of(group, is_cold)) * static_cast<Index>(c.kv_bytes());
+    needed +=
+        layers_for(c, std::ssize(workloads), std::ranges::any_of(group, is_cold)) * static_cast<Index>(c.kv_bytes());
   }
   if (needed > options_.memory_bytes) {
     std::fprintf(stderr, "  left out: the caches take %lld MiB, more than the %lld MiB allowed (--memory)\n",
@@ -108,9 +110,9 @@ std::vector<Result> Runner::run_group(std::span<const Case> group) {
     if (!workload) {
       Index new_tokens = 1;
       for (const Case& other : group) new_tokens = std::max(new_tokens, other.new_tokens);
-      workload = std::make_unique<Workload>(
-          *c.model, c.kv_heads, c.storage, c.kv_tokens,
-          layers_for(c, std::ssize(workloads), std::ranges::any_of(group, is_cold)), new_tokens);
+      workload = std::make_unique<Workload>(*c.model, c.kv_heads, c.storage, c.kv_tokens,
+                                            layers_for(c, std::ssize(workloads), std::ranges::any_of(group, is_cold)),
+                                            new_tokens);
     }
     const Check check = workload->check(c.new_tokens, executor(c.threads));
     if (!check.passed()) {

@@ -16,8 +16,8 @@
 namespace compare {
 
 struct RunOptions {
-  int repetitions = 5;
-  double min_time = 0.04;  // seconds of each repetition
+  int repetitions = 7;
+  double min_time = 0.02;  // seconds of each repetition; short and many, so that a median drops the disturbed ones
   Index cold_bytes = 0;    // what the caches of a cold case should take together, and what the probes read from
   Index memory_bytes = 0;  // what the caches that live at the same time may take
 };

@@ -123,7 +123,9 @@ Check Workload::check(Index new_tokens, ExecutorRef executor) {
       const auto row = static_cast<std::size_t>((token * heads_.num_heads() + head) * dim);
       const std::vector<double> query(queries_.begin() + static_cast<Index>(row),
                                       queries_.begin() + static_cast<Index>(row) + dim);
-      const auto prefix = [&](const std::vector<double>& x) { return std::span(x).first(static_cast<std::size_t>(seen * dim)); };
+      const auto prefix = [&](const std::vector<double>& x) {
+        return std::span(x).first(static_cast<std::size_t>(seen * dim));
+      };
       const auto expected = headwise::reference::attend({1, seen, 1, 1, dim, dim}, query, prefix(keys), prefix(values));
       double error = 0, total = 0;
       for (std::size_t d = 0; d < static_cast<std::size_t>(dim); ++d) {

@@ -48,7 +48,7 @@ class Workload {
   headwise::Heads<> heads_;
   headwise::Storage storage_;
   Index kv_tokens_, layers_;
-  std::vector<float> keys_, values_;     // [kBlock][kv_head][dim], repeated along the tokens; exact in the storage type
+  std::vector<float> keys_, values_;  // [kBlock][kv_head][dim], repeated along the tokens; exact in the storage type
   AnyCache cache_;
   headwise::Attention<headwise::Heads<>> attention_;
   std::vector<float> queries_, output_;  // [max_new_tokens][head][dim]

@@ -8,7 +8,7 @@ namespace generate {
 namespace {
 
 // Far above every model, and small enough that products of two sizes fit in 64 bits.
-constexpr std::int64_t kLargest = std::int64_t{1} << 31;
+constexpr std::int64_t kLargest = std::int64_t{1} << 30;
 
 Index size(const Gguf& file, const std::string& key, std::int64_t most = kLargest) {
   const std::int64_t value = file.integer(key);
@@ -50,7 +50,7 @@ LlamaShape::LlamaShape(const Gguf& file) {
   context_length = size(file, "llama.context_length");
   norm_epsilon = positive(file, "llama.attention.layer_norm_rms_epsilon");
 
-  num_heads = size(file, "llama.attention.head_count");
+  num_heads = size(file, "llama.attention.head_count", std::int64_t{1} << 20);
   num_kv_heads = size_or(file, "llama.attention.head_count_kv", num_heads);
   if (num_heads % num_kv_heads != 0)
     file.fail("llama.attention.head_count (" + std::to_string(num_heads) + ") must be a multiple of head_count_kv (" +

@@ -1,62 +1,23 @@
 // SPDX-License-Identifier: MIT
 #include "headwise/cache/kv_cache.hpp"
 
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <random>
 #include <string>
 #include <vector>
 
-#include "tests/support/errors.hpp"
+#include "tests/cache/cache_contents.hpp"
 
 namespace headwise {
 namespace {
 
-using testing::expect_error;
+using testing::random_numbers;
+using testing::Snapshot;
+using testing::tile_bytes_of;
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-
-/// Random numbers that no 16-bit type holds exactly.
-template <class T = float>
-std::vector<T> random_numbers(Index count, unsigned seed) {
-  std::mt19937 generator(seed);
-  std::normal_distribution<float> normal;
-  std::vector<T> result;
-  result.reserve(static_cast<std::size_t>(count));
-  for (Index i = 0; i < count; ++i) result.push_back(T(normal(generator)));
-  return result;
-}
-
-/// All bytes that a kernel may read: every tile with at least one stored token.
-template <class T>
-std::string tile_bytes_of(const KvCache<T>& cache) {
-  std::string bytes;
-  for (Index layer = 0; layer < cache.num_layers(); ++layer) {
-    const auto tiles = cache.layer(layer);
-    const TileFormat format = tiles.format();
-    const auto size = static_cast<std::size_t>(tile_bytes(format.key_storage, format.head_dim, format.value_dim));
-    for (Index b = 0; b < tiles.num_sequences(); ++b)
-      for (Index g = 0; g < format.num_kv_heads; ++g)
-        for (Index i = 0; i < ceil_div(tiles.num_tokens(b), kTileTokens); ++i)
-          bytes.append(static_cast<const char*>(tiles.tile(b, g, i).keys), size);
-  }
-  return bytes;
-}
-
-/// Everything of a cache that must not change when a call fails.
-template <class T>
-struct Snapshot {
-  std::string tiles;
-  std::vector<Index> counts;
-  explicit Snapshot(const KvCache<T>& cache) : tiles(tile_bytes_of(cache)) {
-    for (Index layer = 0; layer < cache.num_layers(); ++layer) {
-      counts.push_back(cache.max_tokens(layer));
-      for (Index b = 0; b < cache.num_sequences(); ++b) counts.push_back(cache.num_tokens(layer, b));
-    }
-    counts.push_back(cache.bytes());
-  }
-  bool operator==(const Snapshot&) const = default;
-};
 
 template <class T>
 class KvCacheOf : public ::testing::Test {};
@@ -309,82 +270,6 @@ TEST(KvCache, ALayerShowsLaterAppendsGrowthAndMoves) {
   EXPECT_EQ(tiles.tile(0, 0, 1).keys, moved.layer().tile(0, 0, 1).keys);
 }
 
-// --- capacity ---
-
-TEST(KvCache, IsFullAtExactlyMaxTokens) {
-  KvCache<float> cache(Heads<>{1, 1, 4}, 10);
-  const std::vector<float> k(11 * 4, 1.0f);
-  const View<const float> nine(k.data(), 9, 1, 4), one(k.data(), 1, 1, 4), two(k.data(), 2, 1, 4), none(k.data(), 0, 1, 4);
-  cache.append(nine, nine);
-  const Snapshot before(cache);
-  expect_error([&] { cache.append(two, two); }, {"tokens (2)", "9 stored", "max_tokens is 10"});
-  EXPECT_EQ(Snapshot(cache), before);
-  cache.append(one, one);
-  expect_error([&] { cache.append(one, one); }, {"tokens (1)", "10 stored", "max_tokens is 10"});
-  EXPECT_NO_THROW(cache.append(none, none));
-  EXPECT_EQ(cache.num_tokens(), 10);
-}
-
-TEST(KvCache, OneFullSequenceStopsAnAppendToAll) {
-  KvCache<float> cache(Heads<>{1, 1, 4}, 10, {.num_sequences = 2});
-  const std::vector<float> k(20 * 4, 1.0f);
-  cache.append(0, 1, View<const float>(k.data(), 8, 1, 4), View<const float>(k.data(), 8, 1, 4));
-  const Snapshot before(cache);
-  const View<const float> three(k.data(), 2, 3, 1, 4);
-  expect_error([&] { cache.append(three, three); }, {"tokens (3)", "8 stored", "max_tokens is 10"});
-  EXPECT_EQ(Snapshot(cache), before);
-}
-
-TEST(KvCache, GrowsWhenAskedToAndKeepsEverySequence) {
-  const Heads<> heads{2, 2, 20};
-  const auto k = random_numbers(2 * 300 * 40, 14);
-  KvCache<f16> growing(heads, 3, {.num_sequences = 2, .growing = true}), roomy(heads, 300, {.num_sequences = 2});
-  Index largest = 3;
-  for (Index t = 0; t < 300; t += 30) {
-    for (auto* cache : {&growing, &roomy})
-      cache->append(View<const float>(k.data() + t * 40, 2, 30, 2, 20, {300 * 40, 40, 20, 1}),
-                    View<const float>(k.data() + t * 40, 2, 30, 2, 20, {300 * 40, 40, 20, 1}));
-    if (growing.max_tokens() != largest) {
-      EXPECT_GE(growing.max_tokens(), 2 * largest);
-      largest = growing.max_tokens();
-    }
-    EXPECT_GE(largest, t + 30);
-    EXPECT_EQ(tile_bytes_of(growing), tile_bytes_of(roomy));
-  }
-  EXPECT_EQ(growing.bytes(), 2 * 2 * ceil_div(largest, kTileTokens) * tile_bytes(Storage::f16, 20, 20));
-}
-
-TEST(KvCache, GrowthThatFindsNoMemoryChangesNothing) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  GTEST_SKIP() << "skipped: a sanitizer ends the program where operator new would throw";
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-  GTEST_SKIP() << "skipped: a sanitizer ends the program where operator new would throw";
-#endif
-#endif
-  KvCache<float> cache(Heads<>{1, 1, 512}, 4, {.growing = true});
-  const std::vector<float> k(4 * 512, 1.0f);
-  cache.append(View<const float>(k.data(), 4, 1, 512), View<const float>(k.data(), 4, 1, 512));
-  const Snapshot before(cache);
-  // one row, repeated 2^47 times: 2^59 bytes of tiles
-  const View<const float> endless(k.data(), 1, Index{1} << 47, 1, 512, {0, 0, 0, 1});
-  EXPECT_THROW(cache.append(endless, endless), std::bad_alloc);
-  EXPECT_EQ(Snapshot(cache), before);
-}
-
-TEST(KvCache, SizesThatOverflowAreNamedWithoutAnAllocation) {
-  expect_error([] { KvCache<float>(Heads<>{1, 1, 512}, Index{1} << 48, {.num_sequences = 1 << 20}); },
-               {"max_tokens (281474976710656)", "1048576 sequences", "less than 2^63 bytes"});
-  expect_error([] { KvCache<float>(Heads<>{1, 1, 1}, std::numeric_limits<Index>::max()); },
-               {"max_tokens (9223372036854775807)", "must be 1 to"});
-  expect_error([] { KvCache<float>(Heads<>{1, 1, 1}, 1, {.num_sequences = std::numeric_limits<Index>::max()}); },
-               {"9223372036854775807 sequences", "less than 2^63 bytes"});
-  KvCache<float> cache(Heads<>{1, 1, 1}, 1, {.growing = true});
-  const float x = 1;
-  const View<const float> endless(&x, 1, Index{1} << 60, 1, 1, {0, 0, 0, 1});
-  expect_error([&] { cache.append(endless, endless); }, {"tokens (1152921504606846976)", "at most"});
-}
-
 // --- moving and copying ---
 
 TEST(KvCache, CopyIsASecondCache) {
@@ -399,81 +284,6 @@ TEST(KvCache, CopyIsASecondCache) {
   copy.append(View<const float>(k.data(), 10, 2, 16), View<const float>(k.data(), 10, 2, 16));
   EXPECT_EQ(Snapshot(cache), before);
   EXPECT_EQ(copy.num_tokens(), 80);
-}
-
-// --- bad input: named, and nothing changes ---
-
-class KvCacheErrors : public ::testing::Test {
- protected:
-  KvCacheErrors() {
-    for (Index layer = 0; layer < 2; ++layer) cache.append(layer, view(2, 5, 3, 8), view(2, 5, 3, 12));
-  }
-  View<const float> view(Index sequences, Index tokens, Index heads, Index dim) const {
-    return {data.data(), sequences, tokens, heads, dim};
-  }
-  template <class F>
-  void expect_unchanged_error(F&& f, std::initializer_list<std::string_view> parts) {
-    const Snapshot before(cache);
-    expect_error(f, parts);
-    EXPECT_EQ(Snapshot(cache), before);
-  }
-
-  std::vector<float> data = random_numbers(4096, 16);
-  KvCache<bf16> cache{std::vector<LayerShape>{{3, 8, 12}, {3, 8, 12}}, 20, {.num_sequences = 2}};
-};
-
-TEST_F(KvCacheErrors, RowsThatDoNotFitTheLayer) {
-  expect_unchanged_error([&] { cache.append(0, view(2, 4, 2, 8), view(2, 4, 3, 12)); }, {"heads (2) of k", "num_kv_heads (3)"});
-  expect_unchanged_error([&] { cache.append(0, view(2, 4, 3, 8), view(2, 4, 4, 12)); }, {"heads (4) of v", "num_kv_heads (3)"});
-  expect_unchanged_error([&] { cache.append(0, view(2, 4, 3, 9), view(2, 4, 3, 12)); }, {"dim (9) of k", "must be 8"});
-  expect_unchanged_error([&] { cache.append(0, view(2, 4, 3, 8), view(2, 4, 3, 8)); }, {"dim (8) of v", "must be 12"});
-  expect_unchanged_error([&] { cache.append(0, view(2, 4, 3, 8), view(2, 3, 3, 12)); }, {"tokens (3) of v", "tokens of k (4)"});
-  expect_unchanged_error([&] { cache.append(0, view(1, 4, 3, 8), view(2, 4, 3, 12)); }, {"sequences (1) of k", "must be 2"});
-  expect_unchanged_error([&] { cache.append(0, view(2, 4, 3, 8), view(1, 4, 3, 12)); }, {"sequences (1) of v", "must be 2"});
-  expect_unchanged_error([&] { cache.append(0, 1, view(2, 4, 3, 8), view(1, 4, 3, 12)); }, {"sequences (2) of k", "must be 1"});
-}
-
-TEST_F(KvCacheErrors, LayersAndSequencesThatDoNotExist) {
-  expect_unchanged_error([&] { cache.append(2, view(2, 1, 3, 8), view(2, 1, 3, 12)); }, {"layer (2)", "num_layers - 1 (1)"});
-  expect_unchanged_error([&] { cache.append(-1, view(2, 1, 3, 8), view(2, 1, 3, 12)); }, {"layer (-1)", "num_layers - 1 (1)"});
-  expect_unchanged_error([&] { cache.append(0, 2, view(1, 1, 3, 8), view(1, 1, 3, 12)); }, {"sequence (2)", "num_sequences - 1 (1)"});
-  expect_unchanged_error([&] { cache.append(0, -1, view(1, 1, 3, 8), view(1, 1, 3, 12)); }, {"sequence (-1)", "num_sequences - 1 (1)"});
-  expect_unchanged_error([&] { cache.append(view(2, 1, 3, 8), view(2, 1, 3, 12)); }, {"2 layers", "num_layers 1"});
-  expect_unchanged_error([&] { (void)cache.layer(); }, {"2 layers", "num_layers 1"});
-  expect_unchanged_error([&] { (void)cache.layer(5); }, {"layer (5)"});
-  expect_unchanged_error([&] { (void)cache.num_tokens(3); }, {"layer (3)"});
-  expect_unchanged_error([&] { (void)cache.num_tokens(0, 3); }, {"sequence (3)"});
-  expect_unchanged_error([&] { (void)cache.max_tokens(-4); }, {"layer (-4)"});
-}
-
-TEST_F(KvCacheErrors, TokensThatAreNotThere) {
-  std::vector<float> key(8), value(12);
-  expect_unchanged_error([&] { cache.truncate(6); }, {"tokens (6)", "stored (5)"});
-  expect_unchanged_error([&] { cache.truncate(-1); }, {"tokens (-1)", "0 to"});
-  expect_unchanged_error([&] { cache.truncate(1, 6); }, {"tokens (6)", "stored (5)"});
-  expect_unchanged_error([&] { cache.truncate(2, 1); }, {"sequence (2)"});
-  expect_unchanged_error([&] { cache.read_key(0, 0, 5, 0, key); }, {"token (5)", "num_tokens - 1 (4)"});
-  expect_unchanged_error([&] { cache.read_key(0, 0, -1, 0, key); }, {"token (-1)"});
-  expect_unchanged_error([&] { cache.read_value(0, 0, 0, 3, value); }, {"kv_head (3)", "num_kv_heads - 1 (2)"});
-  expect_unchanged_error([&] { cache.read_key(0, 0, 0, 0, value); }, {"out (12 floats)", "head_dim (8)"});
-  expect_unchanged_error([&] { cache.read_value(0, 0, 0, 0, key); }, {"out (8 floats)", "value_dim (12)"});
-}
-
-TEST(KvCache, ShapesOutOfRangeAreNamed) {
-  const auto make = [](LayerShape shape, Index tokens = 1, CacheOptions options = {}) {
-    const std::vector<LayerShape> layers{{1, 8}, shape};
-    KvCache<float> cache(layers, tokens, options);
-  };
-  expect_error([] { KvCache<float>(std::vector<LayerShape>{}, 4); }, {"layers (0)", "at least 1"});
-  expect_error([&] { make({0, 8}); }, {"layers[1].num_kv_heads (0)", "must be 1 to"});
-  expect_error([&] { make({Index{1} << 40, 8}); }, {"layers[1].num_kv_heads (1099511627776)", "must be 1 to"});
-  expect_error([&] { make({1, 0}); }, {"layers[1].head_dim (0)", "1 to 512"});
-  expect_error([&] { make({1, 513}); }, {"layers[1].head_dim (513)", "1 to 512"});
-  expect_error([&] { make({1, 8, -1}); }, {"layers[1].value_dim (-1)", "512"});
-  expect_error([&] { make({1, 8, 513}); }, {"layers[1].value_dim (513)", "512"});
-  expect_error([&] { make({1, 8}, 0); }, {"max_tokens (0)", "must be 1 to"});
-  expect_error([&] { make({1, 8}, -5); }, {"max_tokens (-5)", "must be 1 to"});
-  expect_error([&] { make({1, 8}, 5, {.num_sequences = 0}); }, {"num_sequences (0)", "at least 1"});
 }
 
 }  // namespace

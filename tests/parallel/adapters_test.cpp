@@ -13,7 +13,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "sanitizers.hpp"
+#include "tests/parallel/sanitizers.hpp"
 #if defined(HEADWISE_TEST_TSAN)
 // Both pools synchronise by fences or in libraries without instrumentation, neither of which this sanitizer follows.
 #undef HEADWISE_TEST_EIGEN
@@ -29,7 +29,7 @@
 #endif
 
 #include "headwise/parallel/thread_pool.hpp"
-#include "run_counts.hpp"
+#include "tests/parallel/run_counts.hpp"
 
 namespace headwise {
 namespace {

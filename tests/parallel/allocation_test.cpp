@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Executors do not allocate while they run. This file replaces operator new for the whole test program, except where a
 // sanitizer brings its own.
-#include "sanitizers.hpp"
+#include "tests/parallel/sanitizers.hpp"
 
 #if !defined(HEADWISE_TEST_ASAN) && !defined(HEADWISE_TEST_TSAN)
 #include <gtest/gtest.h>

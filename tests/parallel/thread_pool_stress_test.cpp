@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "headwise/parallel/thread_pool.hpp"
-#include "run_counts.hpp"
+#include "tests/parallel/run_counts.hpp"
 
 namespace headwise {
 namespace {

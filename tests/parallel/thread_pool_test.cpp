@@ -21,7 +21,7 @@
 #include <fstream>
 #endif
 
-#include "run_counts.hpp"
+#include "tests/parallel/run_counts.hpp"
 
 namespace headwise {
 namespace {

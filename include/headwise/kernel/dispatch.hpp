@@ -22,6 +22,9 @@ std::span<const TileKernels* const> runnable_kernels();
 /// The table in use. Throws std::invalid_argument when HEADWISE_ISA names an unknown ISA or one the CPU lacks.
 const TileKernels& tile_kernels();
 
+/// Makes later calls use `kernels`, from this program or from a test.
+void use_kernels(const TileKernels& kernels);
+
 }  // namespace detail
 
 /// The ISAs that set_isa accepts here, best first.
@@ -41,6 +44,9 @@ void set_isa(Isa isa);
 #include <atomic>
 #include <cstdlib>
 #include <string>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include "headwise/kernel/isa.hpp"
 
@@ -48,12 +54,20 @@ namespace headwise {
 
 namespace detail {
 
+#if defined(__x86_64__)
+/// F16C by CPUID: clang 16's __builtin_cpu_supports does not know the name.
+inline bool cpu_has_f16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+}
+#endif
+
 inline bool cpu_runs(Isa isa) {
 #if defined(__aarch64__)
   return isa == Isa::neon;
 #else
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && cpu_has_f16c();
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   switch (isa) {
@@ -113,12 +127,16 @@ inline std::atomic<const TileKernels*>& chosen_kernels() {
   return chosen;
 }
 
+HEADWISE_API void use_kernels(const TileKernels& kernels) {
+  chosen_kernels().store(&kernels, std::memory_order_release);
+}
+
 HEADWISE_API const TileKernels& tile_kernels() {
   if (const TileKernels* chosen = chosen_kernels().load(std::memory_order_acquire)) [[likely]]
     return *chosen;
   const char* name = std::getenv("HEADWISE_ISA");
   const TileKernels& table = name && *name ? find_kernels("HEADWISE_ISA", name) : *runnable_kernels().front();
-  chosen_kernels().store(&table, std::memory_order_release);
+  use_kernels(table);
   return table;
 }
 
@@ -133,7 +151,7 @@ HEADWISE_API std::vector<Isa> available_isas() {
 HEADWISE_API Isa current_isa() { return detail::tile_kernels().isa; }
 
 HEADWISE_API void set_isa(Isa isa) {
-  detail::chosen_kernels().store(&detail::find_kernels("isa", name_of(isa)), std::memory_order_release);
+  detail::use_kernels(detail::find_kernels("isa", name_of(isa)));
 }
 
 }  // namespace headwise

@@ -51,7 +51,6 @@ HEADWISE_REGION_END
 HEADWISE_REGION_BEGIN("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")
 namespace headwise::avx512 {
 inline constexpr Isa kIsa = Isa::avx512;
-inline constexpr bool kBf16Dot = false;
 #include "headwise/simd/avx512.inl.hpp"
 #include "headwise/kernel/kernels.inl.hpp"
 }  // namespace headwise::avx512

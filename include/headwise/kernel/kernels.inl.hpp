@@ -10,6 +10,12 @@
 #include "headwise/kernel/transforms.inl.hpp"
 #include "headwise/kernel/pack.inl.hpp"
 
+#if defined(HEADWISE_BF16_DOT)
+inline constexpr bool kBf16Dot = true;
+#else
+inline constexpr bool kBf16Dot = false;
+#endif
+
 template <class Step>
 constexpr void add_storage(TileKernels& table) {
   constexpr int s = static_cast<int>(Step::kStorage), f32 = static_cast<int>(Operand::f32);

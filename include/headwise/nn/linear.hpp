@@ -11,7 +11,6 @@
 #include "headwise/core/index.hpp"
 #include "headwise/parallel/executor.hpp"
 #include "headwise/parallel/serial.hpp"
-#include "headwise/simd/region.hpp"
 
 namespace headwise::nn {
 
@@ -24,6 +23,9 @@ using MatrixRef = Eigen::Ref<const Matrix>;
 
 namespace detail {
 
+// g++ keeps the sums in registers only when told to unroll
+#define HEADWISE_UNROLL_TILE _Pragma("GCC unroll 8")
+
 /// Products of T token rows with O weight rows. Lane l of an output's sum takes the inputs l, l + lanes, …; then the
 /// lanes are added: an order that T and O have no part in. Tokens and outputs only share loads.
 template <int T, int O>
@@ -32,14 +34,14 @@ inline void linear_tile(const float* x, Index x_stride, const float* weight, con
   using Packet = Eigen::internal::packet_traits<float>::type;
   constexpr Index lanes = Eigen::internal::packet_traits<float>::size;
   Packet sum[T][O];
-  HEADWISE_UNROLL for (int t = 0; t < T; ++t) HEADWISE_UNROLL for (int o = 0; o < O; ++o)
+  HEADWISE_UNROLL_TILE for (int t = 0; t < T; ++t) HEADWISE_UNROLL_TILE for (int o = 0; o < O; ++o)
       sum[t][o] = Eigen::internal::pset1<Packet>(0.0f);
   const auto add = [&](const float* a, Index a_stride, const float* w, Index w_stride) {
     Packet row[T];
-    HEADWISE_UNROLL for (int t = 0; t < T; ++t) row[t] = Eigen::internal::ploadu<Packet>(a + t * a_stride);
-    HEADWISE_UNROLL for (int o = 0; o < O; ++o) {
+    HEADWISE_UNROLL_TILE for (int t = 0; t < T; ++t) row[t] = Eigen::internal::ploadu<Packet>(a + t * a_stride);
+    HEADWISE_UNROLL_TILE for (int o = 0; o < O; ++o) {
       const Packet column = Eigen::internal::ploadu<Packet>(w + o * w_stride);
-      HEADWISE_UNROLL for (int t = 0; t < T; ++t) sum[t][o] = Eigen::internal::pmadd(row[t], column, sum[t][o]);
+      HEADWISE_UNROLL_TILE for (int t = 0; t < T; ++t) sum[t][o] = Eigen::internal::pmadd(row[t], column, sum[t][o]);
     }
   };
   Index i = 0;
@@ -51,17 +53,19 @@ inline void linear_tile(const float* x, Index x_stride, const float* weight, con
     for (int o = 0; o < O; ++o) std::copy_n(weight + o * inputs + i, inputs - i, w.data() + o * lanes);
     add(a.data(), lanes, w.data(), lanes);
   }
-  HEADWISE_UNROLL for (int t = 0; t < T; ++t) HEADWISE_UNROLL for (int o = 0; o < O; ++o)
+  HEADWISE_UNROLL_TILE for (int t = 0; t < T; ++t) HEADWISE_UNROLL_TILE for (int o = 0; o < O; ++o)
       y[t * y_stride + o] = Eigen::internal::predux(sum[t][o]) + (bias ? bias[o] : 0.0f);
 }
+
+#undef HEADWISE_UNROLL_TILE
 
 }  // namespace detail
 
 /// y = x·Wᵀ + b, the projection of a model's files: W [output][input], b [output] or none.
 ///
 /// Each number of y is summed in one order that depends on the input size alone. So a row comes out bit for bit the same
-/// alone or among others, with any executor: decode repeats what prefill computed. (Eigen's own products are faster for
-/// tall matrices but change their order with the number of rows.)
+/// alone or among others, with any executor: decode repeats what prefill computed. (Eigen's own product changes its order
+/// with the number of rows.) Vectors are those of the compiler's flags, as everywhere in Eigen.
 class Linear {
  public:
   /// No weight yet: 0 × 0.

@@ -122,7 +122,7 @@ class MultiHeadAttention {
   void forward(const MatrixRef& x, KvCache<T>& cache, Index layer, Eigen::Ref<Matrix> y, Workspace& workspace,
                E&& executor = Serial{}) const {
     check(x, y);
-    check_cache(cache, layer, x.rows());
+    check_cache("x", x.rows(), cache, layer);
     if (x.rows() == 0) return;
     const ExecutorRef run(executor);
     const Activations a = project(x, cache.num_sequences(), workspace, run);
@@ -136,7 +136,7 @@ class MultiHeadAttention {
   template <class T, Executor E = Serial>
   void fill_cross(const MatrixRef& memory, KvCache<T>& cache, Index layer = 0, E&& executor = Serial{}) const {
     check_input("memory", memory);
-    check_cache(cache, layer, memory.rows());
+    check_cache("memory", memory.rows(), cache, layer);
     for (Index b = 0; b < cache.num_sequences(); ++b)
       require(cache.num_tokens(layer, b) == 0, "layer ", layer, " of the cache (", cache.num_tokens(layer, b),
               " tokens) must be empty before fill_cross; clear the cache first");
@@ -163,7 +163,7 @@ class MultiHeadAttention {
   void forward_cross(const MatrixRef& x, const KvCache<T>& cache, Index layer, Eigen::Ref<Matrix> y,
                      Workspace& workspace, E&& executor = Serial{}) const {
     check(x, y);
-    check_cache(cache, layer, x.rows());
+    check_cache("x", x.rows(), cache, layer);
     if (x.rows() == 0) return;
     const ExecutorRef run(executor);
     const Activations a = reserve(x.rows(), cache.num_sequences(), workspace);
@@ -239,13 +239,13 @@ class MultiHeadAttention {
             x.rows(), " x ", options_.hidden_size);
   }
   template <class T>
-  void check_cache(const KvCache<T>& cache, Index layer, Index rows) const {
+  void check_cache(const char* name, Index rows, const KvCache<T>& cache, Index layer) const {
     const LayerShape have = cache.layer_shape(layer), want = cache_shape();
     require(have.num_kv_heads == want.num_kv_heads && have.head_dim == want.head_dim && have.value_dim == want.value_dim,
             "layer ", layer, " of the cache (num_kv_heads ", have.num_kv_heads, ", head_dim ", have.head_dim,
             ", value_dim ", have.value_dim, ") must have num_kv_heads ", want.num_kv_heads, ", head_dim ",
             want.head_dim, ", value_dim ", want.value_dim);
-    require(rows % cache.num_sequences() == 0, "x (", rows, " rows) must hold equally many tokens for each of the ",
+    require(rows % cache.num_sequences() == 0, name, " (", rows, " rows) must hold equally many tokens for each of the ",
             cache.num_sequences(), " sequences of the cache");
   }
 

@@ -3,7 +3,6 @@
 
 inline constexpr Isa kIsa = Isa::avx2;
 inline constexpr int kLanes = 8;
-inline constexpr bool kBf16Dot = false;
 // 6 × 2 accumulators, 2 vectors of B and a broadcast fill the 16 registers; two partials would halve the tile
 inline constexpr int kScorePartials = 1, kScoreVectors = 2, kScoreBigRows = 6, kScoreBigVectors = 2;
 inline constexpr int kSumAccumulators = 8, kSumBigRows = 6;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Vector operations (simd/operations.hpp) on AVX-512: 32 registers of 16 lanes. The including region names kIsa and
-// kBf16Dot. Masked forms stand where g++ 12 warns about the undefined source operand of the unmasked ones.
+// Vector operations (simd/operations.hpp) on AVX-512: 32 registers of 16 lanes. The including region names
+// kIsa. Masked forms stand where g++ 12 warns about the undefined source operand of the unmasked ones.
 
 inline constexpr int kLanes = 16;
 // 6 rows × 2 vectors × 2 partials are 24 accumulators, enough to hide the FMA's latency at both ends: at one row two

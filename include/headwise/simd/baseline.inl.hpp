@@ -3,7 +3,6 @@
 
 inline constexpr Isa kIsa = Isa::baseline;
 inline constexpr int kLanes = 4;
-inline constexpr bool kBf16Dot = false;
 inline constexpr int kScorePartials = 1, kScoreVectors = 2, kScoreBigRows = 6, kScoreBigVectors = 2;
 inline constexpr int kSumAccumulators = 8, kSumBigRows = 6;
 

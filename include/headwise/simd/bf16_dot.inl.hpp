@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Products of bf16 pairs (simd/operations.hpp) on AVX-512 BF16, after simd/avx512.inl.hpp.
 
-inline constexpr bool kBf16Dot = true;
-
 HEADWISE_INLINE I splat_pair(const void* p) {
   std::int32_t bits;
   std::memcpy(&bits, p, sizeof bits);

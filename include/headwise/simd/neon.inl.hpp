@@ -3,7 +3,6 @@
 
 inline constexpr Isa kIsa = Isa::neon;
 inline constexpr int kLanes = 4;
-inline constexpr bool kBf16Dot = false;
 inline constexpr int kScorePartials = 1, kScoreVectors = 4, kScoreBigRows = 6, kScoreBigVectors = 4;
 inline constexpr int kSumAccumulators = 16, kSumBigRows = 12;
 

@@ -29,7 +29,7 @@
 //   kSumAccumulators               accumulators of a weighted sum of up to kSmallRows rows
 //   kSumBigRows                    rows of the weighted sum's register tile of prefill, by two vectors
 //
-// An ISA with kBf16Dot (simd/bf16_dot.inl.hpp) multiplies pairs of bf16 and also defines
+// An ISA that multiplies pairs of bf16 (simd/bf16_dot.inl.hpp) is included with HEADWISE_BF16_DOT defined and also defines
 //   splat_pair(p)                  I: the 32 bits at p in all lanes
 //   dot_bf16(acc, a, b)            acc + a.even·b.even + a.odd·b.odd per lane
 //   narrow_bf16(p, v)              store kLanes bf16, rounded to nearest even

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MIT
+// Continues a text with a real model: GGUF file → weights → tokens → attention over a KV cache → text.
+//
+//   generate MODEL.gguf --prompt "The capital of France is" --tokens 48 --greedy
+//
+// The text goes to stdout as it comes; figures, progress and errors go to stderr.
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <new>
+
+#include "command_line.hpp"
+#include "llama.hpp"
+#include "mapped_file.hpp"
+#include "progress.hpp"
+#include "tokenizer.hpp"
+#include "utf8.hpp"
+
+namespace generate {
+
+namespace {
+
+class Stopwatch {
+ public:
+  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count(); }
+
+ private:
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
+
+void print(std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+void print_ids(const char* name, std::span<const TokenId> ids) {
+  std::string text = std::string(name) + " ids:";
+  for (const TokenId id : ids) {
+    text += ' ';
+    text += std::to_string(id);
+  }
+  print(text + "\n");
+}
+
+void print_rate(const char* what, Index tokens, double seconds) {
+  std::fprintf(stderr, "%s: %td tokens in %.2f s, %.1f tokens/s\n", what, tokens, seconds,
+               static_cast<double>(tokens) / std::max(seconds, 1e-9));
+}
+
+/// One text being continued, with keys and values stored as T.
+template <class T>
+class Session {
+ public:
+  Session(const Llama& model, Index max_tokens, ExecutorRef executor)
+      : model_(model), executor_(executor), cache_(model.make_cache<T>(max_tokens)) {}
+
+  /// Reads the prompt `chunk` tokens at a time (0: all at once).
+  void read_prompt(std::span<const TokenId> prompt, Index chunk) {
+    const Stopwatch time;
+    const Index count = std::ssize(prompt), step = chunk == 0 ? count : chunk;
+    Progress progress(count, model_.shape().num_layers);
+    const bool terminal = isatty(STDERR_FILENO) == 1;
+    bool shown = false;
+    for (Index begin = 0; begin < count; begin += step) {
+      const Index length = std::min(step, count - begin);
+      const auto after_layer = [&] {
+        const auto line = progress.step(length, time.seconds());
+        if (!line) return;
+        std::fprintf(stderr, terminal ? "\r%s" : "%s\n", line->c_str());
+        shown = true;
+      };
+      hidden_ = model_.read(prompt.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(length)), cache_,
+                            scratch_, executor_, after_layer);
+    }
+    if (shown && terminal) std::fputc('\n', stderr);
+    print_rate("prompt", count, time.seconds());
+  }
+
+  /// Continues the text, shows it, and returns its tokens.
+  std::vector<TokenId> continue_text(const Tokenizer& tokenizer, const CommandLine& line) {
+    const Stopwatch time;
+    Sampler sampler(line.sampler);
+    Utf8Stream stream;
+    std::vector<TokenId> tokens;
+    bool full = false;
+    while (std::ssize(tokens) < line.tokens) {
+      const Vector logits = model_.logits(hidden_, executor_);
+      const std::span<const float> values(logits.data(), static_cast<std::size_t>(logits.size()));
+      const auto token = static_cast<TokenId>(line.greedy ? largest_logit(values) : sampler(values));
+      tokens.push_back(token);
+      if (line.special || !tokenizer.is_control(token)) print(stream.push(tokenizer.bytes(token)));
+      if (tokenizer.ends_text(token) && !line.ignore_eos) break;
+      if (std::ssize(tokens) == line.tokens) break;  // nobody asks what follows it
+      full = cache_.num_tokens() == cache_.max_tokens();
+      if (full) break;
+      hidden_ = model_.read(std::span(&token, 1), cache_, scratch_, executor_);
+    }
+    print(stream.finish() + "\n");
+    print_rate("generation", std::ssize(tokens), time.seconds());
+    if (full) std::fprintf(stderr, "stopped: the context of %td tokens is full\n", cache_.max_tokens());
+    return tokens;
+  }
+
+  Index kv_bytes_per_token() const { return cache_.bytes_per_token(); }
+
+ private:
+  const Llama& model_;
+  ExecutorRef executor_;
+  headwise::KvCache<T> cache_;
+  Llama::Scratch scratch_;
+  Vector hidden_;
+};
+
+template <class T>
+void run(const CommandLine& line, const Gguf& file, const Tokenizer& tokenizer, headwise::ThreadPool& pool) {
+  const auto prompt = tokenizer.encode(line.prompt, line.special);
+  const Index count = std::ssize(prompt.ids);
+  headwise::require(count > 0, "prompt (0 tokens) must have at least 1 token to continue");
+  if (prompt.dropped_bytes > 0)
+    std::fprintf(stderr, "left out %td bytes of the prompt for which the vocabulary has no token\n", prompt.dropped_bytes);
+
+  const Llama model(file, pool);
+  if (model.vocabulary_size() != tokenizer.vocabulary_size())
+    file.fail("tensor 'token_embd.weight' has " + std::to_string(model.vocabulary_size()) + " rows and must have one for each of the " +
+              std::to_string(tokenizer.vocabulary_size()) + " tokens");
+  const LlamaShape& shape = model.shape();
+  headwise::require(line.context <= shape.context_length, "--context (", line.context, ") must be at most ",
+                    shape.context_length, ", what the model was trained for");
+  const Index context = line.context == 0 ? shape.context_length : line.context;
+  headwise::require(count <= context, "prompt (", count, " tokens) must fit in the context (", context, ")");
+
+  Session<T> session(model, std::min(context, count + line.tokens), pool);
+  std::fprintf(stderr, "model: %td layers of %td query heads and %td KV heads of %td; %td threads, %s\n", shape.num_layers,
+               shape.num_heads, shape.num_kv_heads, shape.head_dim, pool.concurrency(),
+               std::string(headwise::name_of(headwise::current_isa())).c_str());
+  std::fprintf(stderr, "KV cache: %td bytes per token (%s)\n", session.kv_bytes_per_token(),
+               std::string(headwise::name_of(line.cache)).c_str());
+  if (line.print_ids) print_ids("prompt", prompt.ids);
+  session.read_prompt(prompt.ids, line.chunk);
+  const auto tokens = session.continue_text(tokenizer, line);
+  if (line.print_ids) print_ids("token", tokens);
+}
+
+int run(int argc, char** argv) {
+  int exit_code = 0;
+  const auto line = read_command_line(argc, argv, exit_code);
+  if (!line) return exit_code;
+  const MappedFile mapped(line->model);
+  const Gguf file(mapped.bytes(), line->model);
+  const Tokenizer tokenizer(file);
+  headwise::ThreadPool pool(line->threads);
+  switch (line->cache) {
+    case headwise::Storage::f32: run<float>(*line, file, tokenizer, pool); break;
+    case headwise::Storage::f16: run<headwise::f16>(*line, file, tokenizer, pool); break;
+    case headwise::Storage::bf16: run<headwise::bf16>(*line, file, tokenizer, pool); break;
+  }
+  return 0;
+}
+
+}  // namespace
+
+}  // namespace generate
+
+int main(int argc, char** argv) {
+  try {
+    return generate::run(argc, argv);
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "generate: out of memory\n");
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "generate: %s\n", error.what());
+  }
+  return 1;
+}

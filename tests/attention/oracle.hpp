@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "headwise/reference.hpp"
+#include "tests/attention/run.hpp"
+
+// Expected results by the definition (headwise/reference.hpp), and how far the arithmetic may take the library from
+// them. Nothing here is tuned to what the library happens to give.
+//
+// With u = 2^-24 the unit roundoff of f32, for one row whose visible keys are t = 1 … n:
+//   scores    a sum of D products, each step rounded: its error stays below √(D + 8)·kSafety·u·Σ|q·k|·scale, roundings
+//             being independent; Σ|q·k| ≤ |q|·|k|. Where q enters as bf16, its rounding adds ε(bf16)·Σ|q·k|·scale.
+//             Softcap adds 2^-21 of its limit (its tanh), ALiBi a few u of its largest term.
+//   weights   an error δ of the scores changes p by the factor e^δ: the output moves by at most 2δ·Σ p|v|.
+//             exp2 has a few u. Where p enters as bf16, ε(bf16) once in the sum and once in the weights.
+//   sums      over n keys: √n·kSafety·u of Σ p|v|.
+//   output    one rounding to its storage type, with that type's smallest step near zero.
+
+namespace headwise::testing {
+
+inline reference::Parameters parameters_of(const Options& options) {
+  reference::Parameters parameters;
+  if (options.scale) parameters.scale = static_cast<double>(*options.scale);
+  parameters.causal = options.causal;
+  parameters.window = options.window;
+  parameters.window_right = options.window_right;
+  parameters.softcap = static_cast<double>(options.softcap);
+  parameters.alibi_slopes = options.alibi_slopes;
+  return parameters;
+}
+
+class Expected {
+ public:
+  Expected(const Inputs& in, const Options& options = {}, const HeadMap* map = nullptr)
+      : options_(options), shape_{in.query_tokens, in.key_tokens,        in.heads.num_heads(), in.heads.num_kv_heads(),
+                                  in.heads.head_dim(), in.heads.value_dim()} {
+    const HeadMap* used = options.head_map ? options.head_map : map;
+    std::vector<Index> kv_head_of;
+    for (Index h = 0; used && h < shape_.num_heads; ++h) kv_head_of.push_back(used->kv_head_of(h));
+    for (Index b = 0; b < in.sequences; ++b) add_sequence(in, b, kv_head_of);
+  }
+
+  /// Every output and lse of the library is within what its arithmetic allows.
+  void check(const Results& actual, const Route& route, std::string_view what = {}) const {
+    const Index dim = shape_.value_dim;
+    ASSERT_EQ(actual.output.size(), output_.size());
+    ASSERT_EQ(actual.lse.size(), rows_.size());
+    for (std::size_t i = 0; i < output_.size(); ++i) {
+      const Row& row = rows_[i / static_cast<std::size_t>(dim)];
+      ASSERT_TRUE(near(static_cast<double>(actual.output[i]), output_[i], output_tolerance(row, i, route)))
+          << describe(route, what) << "\noutput of " << place(static_cast<Index>(i) / dim) << " dim "
+          << static_cast<Index>(i) % dim << ": " << actual.output[i] << ", expected " << output_[i] << " ± "
+          << output_tolerance(row, i, route);
+    }
+    for (std::size_t r = 0; r < rows_.size(); ++r)
+      ASSERT_TRUE(near(static_cast<double>(actual.lse[r]), rows_[r].lse, lse_tolerance(rows_[r], route)))
+          << describe(route, what) << "\nlse of " << place(static_cast<Index>(r)) << ": " << actual.lse[r] << ", expected "
+          << rows_[r].lse << " ± " << lse_tolerance(rows_[r], route);
+  }
+
+ private:
+  struct Row {
+    double lse;
+    double score_size;  // at least Σ|q·k|·scale of every key
+    double alibi_size;  // the largest term of ALiBi
+  };
+
+  static constexpr double kRoundoff = 0x1p-24, kSafety = 3;
+
+  void add_sequence(const Inputs& in, Index b, const std::vector<Index>& kv_head_of) {
+    const auto [Tq, Tk, H, G, D, DV] = shape_;
+    const auto slice = [b](const std::vector<float>& x, Index size) {
+      return std::vector<double>(x.begin() + b * size, x.begin() + (b + 1) * size);
+    };
+    const std::vector<double> q = slice(in.q, Tq * H * D), k = slice(in.k, Tk * G * D), v = slice(in.v, Tk * G * DV);
+    reference::Parameters parameters = parameters_of(options_);
+    parameters.kv_head_of = kv_head_of;
+    if (!options_.key_lengths.empty()) parameters.key_length = options_.key_lengths[static_cast<std::size_t>(b)];
+    if (!options_.query_lengths.empty()) parameters.query_length = options_.query_lengths[static_cast<std::size_t>(b)];
+
+    // |v| beside v: its weighted sum is the size that errors are relative to
+    std::vector<double> both;
+    for (std::size_t row = 0; row * static_cast<std::size_t>(DV) < v.size(); ++row)
+      for (const bool absolute : {false, true})
+        for (std::size_t d = 0; d < static_cast<std::size_t>(DV); ++d) {
+          const double x = v[row * static_cast<std::size_t>(DV) + d];
+          both.push_back(absolute ? std::abs(x) : x);
+        }
+    const reference::Result result = reference::attend({Tq, Tk, H, G, D, 2 * DV}, q, k, both, parameters);
+
+    const double scale = std::abs(parameters.scale.value_or(1 / std::sqrt(static_cast<double>(D))));
+    const double largest_key = largest_norm(k, D), largest_query = largest_norm(q, D);
+    for (Index i = 0; i < Tq; ++i)
+      for (Index h = 0; h < H; ++h) {
+        const std::size_t r = static_cast<std::size_t>(i * H + h);
+        for (Index d = 0; d < 2 * DV; ++d)
+          (d < DV ? output_ : spread_).push_back(result.output[r * static_cast<std::size_t>(2 * DV) + static_cast<std::size_t>(d)]);
+        const double slope =
+            options_.alibi_slopes.empty() ? 0 : std::abs(static_cast<double>(options_.alibi_slopes[static_cast<std::size_t>(h)]));
+        rows_.push_back({result.lse[r], scale * largest_query * largest_key, slope * static_cast<double>(std::max(Tq, Tk))});
+      }
+  }
+
+  static double largest_norm(const std::vector<double>& rows, Index dim) {
+    double largest = 0;
+    for (std::size_t at = 0; at < rows.size(); at += static_cast<std::size_t>(dim)) {
+      double sum = 0;
+      for (std::size_t d = at; d < at + static_cast<std::size_t>(dim); ++d) sum += rows[d] * rows[d];
+      largest = std::max(largest, sum);
+    }
+    return std::sqrt(largest);
+  }
+
+  /// bf16 keys and values meet rows of bf16 on the one ISA that multiplies those.
+  static bool rounds_rows(const Route& route) {
+    return route.storage == Storage::bf16 && current_isa() == Isa::avx512bf16;
+  }
+
+  double score_error(const Row& row, const Route& route) const {
+    double error = row.score_size * kSafety * kRoundoff * std::sqrt(static_cast<double>(shape_.head_dim + 8));
+    if (rounds_rows(route)) error += row.score_size * epsilon_of(Storage::bf16);
+    return error + static_cast<double>(options_.softcap) * 0x1p-21 + row.alibi_size * 4 * kRoundoff;
+  }
+
+  double output_tolerance(const Row& row, std::size_t i, const Route& route) const {
+    double relative = 2 * score_error(row, route) + 8 * kRoundoff;
+    if (rounds_rows(route)) relative += 2 * epsilon_of(Storage::bf16);
+    relative += kSafety * kRoundoff * std::sqrt(static_cast<double>(shape_.key_tokens));
+    const double smallest_step = route.outputs == Storage::f16 ? 0x1p-25 : 0x1p-126;
+    const double size = std::abs(output_[i]) + relative * spread_[i];
+    return relative * spread_[i] + epsilon_of(route.outputs) * size + smallest_step;
+  }
+
+  double lse_tolerance(const Row& row, const Route& route) const {
+    if (std::isinf(row.lse)) return 0;
+    double error = score_error(row, route) + 8 * kRoundoff * (1 + std::abs(row.lse));
+    if (rounds_rows(route)) error += epsilon_of(Storage::bf16);
+    return error + kSafety * kRoundoff * std::sqrt(static_cast<double>(shape_.key_tokens));
+  }
+
+  static bool near(double actual, double expected, double tolerance) {
+    if (std::isnan(expected)) return std::isnan(actual);
+    return actual == expected || std::abs(actual - expected) <= tolerance;
+  }
+
+  std::string place(Index row) const {
+    const Index head = row % shape_.num_heads, token = row / shape_.num_heads % std::max<Index>(1, shape_.query_tokens);
+    return "sequence " + std::to_string(row / shape_.num_heads / std::max<Index>(1, shape_.query_tokens)) + " token " +
+           std::to_string(token) + " head " + std::to_string(head);
+  }
+
+  std::string describe(const Route& route, std::string_view what) const {
+    std::string text(what);
+    return text.append(what.empty() ? "" : ": ")
+        .append(std::to_string(shape_.num_heads) + ":" + std::to_string(shape_.num_kv_heads) + " heads of " +
+                std::to_string(shape_.head_dim) + " and " + std::to_string(shape_.value_dim) + ", " +
+                std::to_string(shape_.query_tokens) + " queries, " + std::to_string(shape_.key_tokens) + " keys, " +
+                name_of(route.source) + " of ")
+        .append(headwise::name_of(route.storage))
+        .append(", queries ")
+        .append(headwise::name_of(route.queries))
+        .append(", outputs ")
+        .append(headwise::name_of(route.outputs))
+        .append(" on ")
+        .append(headwise::name_of(current_isa()));
+  }
+
+  Options options_;
+  reference::Shape shape_;
+  std::vector<double> output_, spread_;  // Σ p·v and Σ p·|v| [sequence][token][head][value_dim]
+  std::vector<Row> rows_;                // [sequence][token][head]
+};
+
+/// Runs the library and checks it against the definition.
+inline void expect_defined(const Inputs& in, const Route& route, const Options& options = {}, const HeadMap* map = nullptr,
+                           std::string_view what = {}) {
+  Expected(in, options, map).check(run(in, route, options, Serial{}, map), route, what);
+}
+
+}  // namespace headwise::testing

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: MIT
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "tests/kernel/tables.hpp"
+
+namespace headwise {
+namespace {
+
+constexpr Storage kEvery[] = {Storage::f32, Storage::f16, Storage::bf16};
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN(), kInf = std::numeric_limits<float>::infinity();
+
+struct alignas(64) Line {
+  char bytes[64];
+};
+/// Aligned bytes, filled with a pattern that reads as NaN in every storage type.
+struct Tile {
+  explicit Tile(Index bytes) : lines(static_cast<std::size_t>(ceil_div(bytes, 64))) {
+    std::memset(lines.data(), 0xff, lines.size() * 64);
+  }
+  void* data() { return lines.data(); }
+  std::vector<Line> lines;
+};
+
+std::vector<char> random_rows(Storage storage, Index count, std::mt19937& random) {
+  std::normal_distribution<float> normal;
+  std::vector<char> rows(static_cast<std::size_t>(count * size_of(storage)) + 1);
+  for (Index i = 0; i < count; ++i) store_element(rows.data() + 1, storage, i, normal(random));
+  return rows;  // the elements start at byte 1: misaligned on purpose
+}
+
+class TileKernelsTest : public testing::EveryTable {};
+
+TEST_P(TileKernelsTest, PackedKeysLieWhereTheLayoutSaysAndPaddingIsZero) {
+  std::mt19937 random(1);
+  for (const Storage storage : kEvery)
+    for (const Index dim : {1, 2, 3, 7, 8, 13, 16, 46, 64, 80, 128, 511})
+      for (const Index tokens : {1, 2, 3, 15, 16, 17, 63, 64}) {
+        const Index stride = (dim + 3) * size_of(storage) + 1;
+        std::vector<char> rows = random_rows(storage, tokens * (dim + 4), random);
+        Tile tile(key_tile_bytes(storage, dim));
+        kernels->pack_keys[static_cast<int>(storage)](rows.data() + 1, stride, tokens, dim, tile.data());
+        for (Index t = 0; t < kTileTokens; ++t)
+          for (Index d = 0; d < padded_head_dim(dim); ++d) {
+            const float got = load_element(tile.data(), storage, key_index(storage, dim, t, d));
+            const float want = t < tokens && d < dim ? load_element(rows.data() + 1 + t * stride, storage, d) : 0.0f;
+            ASSERT_TRUE(got == want || (std::isnan(got) && std::isnan(want)))
+                << name_of(storage) << " dim " << dim << " tokens " << tokens << " at " << t << ", " << d;
+          }
+      }
+}
+
+TEST_P(TileKernelsTest, PackedValuesLieWhereTheLayoutSaysAndPaddingIsZero) {
+  std::mt19937 random(2);
+  for (const Storage storage : kEvery)
+    for (const Index dim : {1, 2, 3, 7, 8, 13, 16, 46, 48, 64, 80, 128, 511})
+      for (const Index tokens : {1, 2, 3, 15, 16, 17, 63, 64}) {
+        const Index stride = (dim + 3) * size_of(storage) + 1;
+        std::vector<char> rows = random_rows(storage, tokens * (dim + 4), random);
+        Tile tile(value_tile_bytes(storage, dim));
+        kernels->pack_values[static_cast<int>(storage)](rows.data() + 1, stride, tokens, dim, tile.data());
+        for (Index t = 0; t < kTileTokens; ++t)
+          for (Index d = 0; d < padded_value_dim(dim); ++d) {
+            const float got = load_element(tile.data(), storage, value_index(storage, dim, t, d));
+            const float want = t < tokens && d < dim ? load_element(rows.data() + 1 + t * stride, storage, d) : 0.0f;
+            ASSERT_TRUE(got == want || (std::isnan(got) && std::isnan(want)))
+                << name_of(storage) << " dim " << dim << " tokens " << tokens << " at " << t << ", " << d;
+          }
+      }
+}
+
+TEST_P(TileKernelsTest, AWidenedTileIsTheSameTileInF32) {
+  std::mt19937 random(3);
+  for (const Storage storage : {Storage::f16, Storage::bf16})
+    for (const Index dim : {5, 16, 46, 64, 80, 128}) {
+      const std::vector<char> rows = random_rows(storage, kTileTokens * dim, random);
+      Tile tile(key_tile_bytes(storage, dim)), wide(key_tile_bytes(Storage::f32, dim));
+      kernels->pack_keys[static_cast<int>(storage)](rows.data() + 1, dim * size_of(storage), 64, dim, tile.data());
+      kernels->widen_keys[static_cast<int>(storage)](tile.data(), dim, static_cast<float*>(wide.data()));
+      for (Index t = 0; t < kTileTokens; ++t)
+        for (Index d = 0; d < dim; ++d)
+          ASSERT_EQ(load_element(wide.data(), Storage::f32, key_index(Storage::f32, dim, t, d)),
+                    load_element(rows.data() + 1, storage, t * dim + d));
+      Tile values(value_tile_bytes(storage, dim)), wide_values(value_tile_bytes(Storage::f32, dim));
+      kernels->pack_values[static_cast<int>(storage)](rows.data() + 1, dim * size_of(storage), 64, dim, values.data());
+      kernels->widen_values[static_cast<int>(storage)](values.data(), dim, static_cast<float*>(wide_values.data()));
+      for (Index t = 0; t < kTileTokens; ++t)
+        for (Index d = 0; d < dim; ++d)
+          ASSERT_EQ(load_element(wide_values.data(), Storage::f32, value_index(Storage::f32, dim, t, d)),
+                    load_element(rows.data() + 1, storage, t * dim + d));
+    }
+}
+
+TEST_P(TileKernelsTest, ATileIsFiniteUntilOneElementIsNot) {
+  for (const Storage storage : kEvery)
+    for (const Index dim : {5, 64}) {
+      Tile tile(value_tile_bytes(storage, dim));
+      const Index count = kTileTokens * padded_value_dim(dim);
+      for (Index i = 0; i < count; ++i) store_element(tile.data(), storage, i, i % 2 ? 60000.0f : -1.0f);
+      const auto finite = [&] { return kernels->all_finite[static_cast<int>(storage)](tile.data(), dim); };
+      EXPECT_TRUE(finite());
+      for (const Index at : {Index{0}, Index{17}, count - 1})
+        for (const float bad : {kNan, kInf, -kInf}) {
+          store_element(tile.data(), storage, at, bad);
+          EXPECT_FALSE(finite()) << name_of(storage) << " at " << at;
+          store_element(tile.data(), storage, at, 1.0f);
+        }
+      EXPECT_TRUE(finite());
+    }
+}
+
+TEST_P(TileKernelsTest, RowsAreConvertedScaledAndPaddedExactlyAsSingleElementsAre) {
+  std::mt19937 random(4);
+  const float specials[] = {0.0f, -0.0f, kInf, -kInf, kNan, 1e-40f, 6e-8f, 65504.0f, 65520.0f, 3.3e38f, 1.00390625f};
+  for (const Storage storage : kEvery)
+    for (const Index dim : {1, 3, 4, 8, 15, 16, 17, 46, 128}) {
+      std::vector<char> q = random_rows(storage, dim, random);
+      for (Index i = 0; i < dim; i += 3) store_element(q.data() + 1, storage, i, specials[static_cast<std::size_t>(i / 3) % 11]);
+      for (const Operand operand : {Operand::f32, Operand::bf16_pair}) {
+        const Storage kept = operand == Operand::f32 ? Storage::f32 : Storage::bf16;
+        Tile row(padded_head_dim(dim) * 4);
+        kernels->prepare_row(q.data() + 1, storage, dim, padded_head_dim(dim), 0.75f, operand, row.data());
+        for (Index d = 0; d < padded_head_dim(dim); ++d) {
+          float want = d < dim ? load_element(q.data() + 1, storage, d) * 0.75f : 0.0f;
+          if (kept == Storage::bf16) want = from_bf16_bits(to_bf16_bits(want));
+          const float got = load_element(row.data(), kept, d);
+          ASSERT_TRUE(got == want || (std::isnan(got) && std::isnan(want))) << d << ": " << got << " for " << want;
+        }
+      }
+      std::vector<float> sums(static_cast<std::size_t>(dim));
+      for (Index d = 0; d < dim; ++d) sums[static_cast<std::size_t>(d)] = load_element(q.data() + 1, storage, d);
+      for (const Storage to : kEvery) {
+        std::vector<char> out(static_cast<std::size_t>(dim * size_of(to)) + 2, 'x');
+        kernels->finish_row(sums.data(), dim, 0.75f, out.data() + 1, to);
+        for (Index d = 0; d < dim; ++d) {
+          char one[4];
+          store_element(one, to, 0, sums[static_cast<std::size_t>(d)] * 0.75f);
+          const float got = load_element(out.data() + 1, to, d), want = load_element(one, to, 0);
+          ASSERT_TRUE(got == want || (std::isnan(got) && std::isnan(want))) << name_of(to) << " " << d;
+        }
+        EXPECT_EQ(out.back(), 'x');
+        EXPECT_EQ(out.front(), 'x');
+      }
+    }
+}
+
+TEST_P(TileKernelsTest, SoftcapIsTanhWithinItsStatedError) {
+  alignas(64) float scores[128];
+  for (const float cap : {0.5f, 30.0f, 50.0f}) {
+    std::vector<float> in;
+    for (int i = 0; i < 128; ++i) in.push_back(static_cast<float>(i - 64) * cap / 12);
+    in[0] = -kInf;
+    in[1] = kInf;
+    in[2] = kNan;
+    in[3] = -1e30f;
+    std::copy(in.begin(), in.end(), scores);
+    kernels->softcap(scores, 128, 1 / cap, cap);
+    EXPECT_EQ(scores[0], -cap);
+    EXPECT_EQ(scores[1], cap);
+    EXPECT_TRUE(std::isnan(scores[2]));
+    for (std::size_t i = 3; i < 128; ++i)
+      EXPECT_NEAR(scores[i], cap * std::tanh(static_cast<double>(in[i]) / cap), cap * 0x1p-21) << in[i];
+  }
+}
+
+TEST_P(TileKernelsTest, AlibiSubtractsSlopeTimesDistance) {
+  alignas(64) float scores[64];
+  for (const float first : {-70.0f, -20.0f, 0.0f, 5.0f}) {
+    std::fill_n(scores, 64, 2.0f);
+    kernels->alibi(scores, 0.25f, first);
+    for (int j = 0; j < 64; ++j) EXPECT_EQ(scores[j], 2.0f - 0.25f * std::abs(first + static_cast<float>(j)));
+  }
+}
+
+TEST_P(TileKernelsTest, WeightsArePowersOfTwoWithinOneUlpAndHiddenOnesAreZero) {
+  // one row per range of x = score − max; max is 0
+  alignas(64) float scores[64], max[1] = {0}, sum[kMaxLanes] = {}, tile_sum[kMaxLanes], weights[64];
+  for (int operand = 0; operand < kOperands; ++operand) {
+    if (!kernels->softmax[operand]) continue;
+    const double error = operand == 0 ? 0x1p-23 : 0x1p-8 + 0x1p-23;
+    for (int range = 0; range < 130; ++range) {
+      for (int j = 0; j < 63; ++j) scores[j] = -static_cast<float>(range) + static_cast<float>(j) / 63 + 11;
+      scores[63] = -kInf;
+      ASSERT_FALSE(kernels->softmax[operand](scores, 1, {max, sum, tile_sum, weights}));
+      for (int j = 0; j < 64; ++j) {
+        const double want = std::exp2(static_cast<double>(scores[j]));
+        const float got = load_element(weights, operand == 0 ? Storage::f32 : Storage::bf16, j);
+        if (scores[j] > -125)
+          ASSERT_NEAR(got, want, want * error) << scores[j];
+        else
+          ASSERT_LE(got, 0x1p-124) << scores[j];
+        if (scores[j] < -150) {
+          ASSERT_EQ(got, 0.0f);
+        }
+      }
+    }
+  }
+}
+
+TEST_P(TileKernelsTest, ARowIsRescaledOnlyWhenItsOwnScoresExceedTheLazyRange) {
+  constexpr Index kRows = 4, kDim = 16;
+  alignas(64) float scores[kRows * 64], max[kRows] = {0, 0, -kInf, 0}, sum[kRows * kMaxLanes] = {}, tile_sum[kRows * kMaxLanes];
+  alignas(64) float output[kRows * kDim];
+  alignas(64) float weights[kRows * 64];
+  std::fill_n(scores, kRows * 64, 1.0f);
+  std::fill_n(output, kRows * kDim, 8.0f);
+  scores[0 * 64 + 5] = 12.0f;  // at the end of the range: stays
+  scores[1 * 64 + 5] = 13.0f;  // beyond: rescaled by 2^-13
+  std::fill_n(scores + 2 * 64, 64, -kInf);  // sees no key yet
+  scores[3 * 64 + 9] = kNan;
+  for (Index r = 0; r < kRows; ++r) sum[r * kMaxLanes] = r == 2 ? 0.0f : 4.0f;
+  const SoftmaxState state{max, sum, tile_sum, weights};
+  ASSERT_TRUE(kernels->softmax[0](scores, kRows, state));
+  kernels->rescale[0](scores, kRows, state, output, kDim);
+  const auto total = [&](Index r) {
+    double s = 0;
+    for (Index i = 0; i < kMaxLanes; ++i) s += sum[r * kMaxLanes + i];
+    return s;
+  };
+  EXPECT_EQ(max[0], 0.0f);
+  EXPECT_EQ(output[0], 8.0f);
+  EXPECT_NEAR(total(0), 4 + 63 * 2 + 4096, 1e-2);
+  EXPECT_EQ(max[1], 13.0f);
+  EXPECT_EQ(output[kDim], 8.0f * 0x1p-13f);
+  EXPECT_NEAR(total(1), (4 + 63 * 2) * 0x1p-13 + 1, 1e-6);
+  EXPECT_EQ(max[2], -kInf);
+  EXPECT_EQ(output[2 * kDim], 8.0f);
+  EXPECT_EQ(total(2), 0.0);
+  for (int j = 0; j < 64; ++j) EXPECT_EQ(weights[2 * 64 + j], 0.0f);
+  EXPECT_TRUE(std::isnan(total(3)));
+}
+
+HEADWISE_FOR_EVERY_TABLE(TileKernelsTest);
+
+}  // namespace
+}  // namespace headwise

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+// A decode loop allocates nothing after its first step. This file counts malloc for the whole test program (Eigen does
+// not go through operator new), where the C library lets a program do so.
+#include "tests/parallel/sanitizers.hpp"
+
+#if defined(__linux__) && !defined(HEADWISE_TEST_ASAN) && !defined(HEADWISE_TEST_TSAN)
+#include <features.h>
+#endif
+#if defined(__GLIBC__) && !defined(HEADWISE_TEST_ASAN) && !defined(HEADWISE_TEST_TSAN)
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstddef>
+
+#include "headwise/nn/multi_head_attention.hpp"
+#include "headwise/parallel/thread_pool.hpp"
+#include "tests/nn/module_definition.hpp"
+
+namespace {
+std::atomic<long> allocations{0};
+}
+extern "C" {
+void* __libc_malloc(std::size_t bytes);
+void* __libc_memalign(std::size_t alignment, std::size_t bytes);
+void* malloc(std::size_t bytes) {
+  allocations.fetch_add(1, std::memory_order_relaxed);
+  return __libc_malloc(bytes);
+}
+void* aligned_alloc(std::size_t alignment, std::size_t bytes) {
+  allocations.fetch_add(1, std::memory_order_relaxed);
+  return __libc_memalign(alignment, bytes);
+}
+}
+
+namespace headwise::nn {
+namespace {
+
+using headwise::testing::ModuleWeights;
+using headwise::testing::random_matrix;
+
+TEST(MultiHeadAttentionAllocation, IsSeenByTheCounter) {
+  const long before = allocations;
+  const Matrix x = random_matrix(10, 10, 1);
+  Workspace workspace;
+  EXPECT_GT(allocations, before);
+}
+
+/// Allocations of 70 decode steps after 10, which cross a tile's border.
+template <class E>
+long allocations_of_decoding(E& executor) {
+  MultiHeadAttention module({.hidden_size = 192,
+                             .num_heads = 6,
+                             .num_kv_heads = 2,
+                             .output_bias = true,
+                             .rope = RopeOptions{.scaling = DynamicNtkScaling{2.0, 40}}});
+  ModuleWeights(module).give_to(module);
+  KvCache<bf16> cache(module.heads(), 100);
+  const Matrix x = random_matrix(80, 192, 1);
+  Matrix y(1, 192);
+  Workspace workspace;
+  long before = 0;
+  for (Index t = 0; t < 80; ++t) {
+    if (t == 10) before = allocations;
+    module.forward(x.row(t), cache, 0, y, workspace, executor);
+  }
+  return allocations - before;
+}
+
+TEST(MultiHeadAttentionAllocation, DoesNotHappenWhileDecodingOnOneThread) {
+  Serial serial;
+  EXPECT_EQ(allocations_of_decoding(serial), 0);
+}
+
+TEST(MultiHeadAttentionAllocation, DoesNotHappenWhileDecodingOnAPool) {
+  ThreadPool pool(2);
+  // a worker that meets its first work item late makes its scratch memory then: once per thread, not per step
+  EXPECT_LE(allocations_of_decoding(pool), 1);
+}
+
+}  // namespace
+}  // namespace headwise::nn
+#endif
