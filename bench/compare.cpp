@@ -48,22 +48,21 @@ void declare(CLI::App& app, Arguments& args) {
   quick->excludes(full)->excludes(smoke);
   full->excludes(smoke);
 
-  const std::string product = "choosing cases (any of these: every combination, decode of llama3-8b at kv 4096 unset)";
+  // any of these gives every combination of what they name
+  const std::string product = "Choosing cases by comma-separated lists (default: decode of llama3-8b at kv 4096)";
+  const auto choosing = [&](CLI::Option* option) {
+    return option->group(product)->excludes(quick)->excludes(full)->excludes(smoke);
+  };
   const auto axis = [&](const char* name, auto& values, const char* text) {
-    return app.add_option(name, values, text)
-        ->delimiter(',')
-        ->group(product)
-        ->excludes(quick)
-        ->excludes(full)
-        ->excludes(smoke);
+    return choosing(app.add_option(name, values, text)->delimiter(','));
   };
   axis("--models", args.axes.models, "models")->check(CLI::IsMember(keys));
   axis("--storages", args.axes.storages, "storage types of the cache")->check(CLI::IsMember({"f32", "f16", "bf16"}));
   axis("--phases", args.axes.phases, "phases")->check(CLI::IsMember({"decode", "append", "prefill"}));
   axis("--kv", args.axes.kv_tokens, "tokens in the cache")->check(CLI::Range(1, 1 << 24));
-  app.add_flag("--warm", args.axes.warm, "the same cache every time instead of one after another")->group(product);
-  app.add_option("--filter", args.filter, "only cases whose name matches this regular expression")->group(product);
+  choosing(app.add_flag("--warm", args.axes.warm, "the same cache every time instead of one after another"));
 
+  app.add_option("--filter", args.filter, "only cases whose name (see --list) matches this regular expression");
   app.add_option("--threads", args.axes.threads, "threads; unset: 1 and all")
       ->delimiter(',')
       ->check(CLI::Range(1, 4096));

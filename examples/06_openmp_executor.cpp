@@ -12,10 +12,11 @@ namespace hw = headwise;
 
 int main() {
   // Exceptions need no care here: the adapter brings the first one to the caller.
-  const hw::ExecutorAdapter openmp([] { return omp_get_max_threads(); }, [](hw::Index n, hw::IndexFunction f) {
+  const hw::ExecutorAdapter openmp([] { return omp_get_max_threads(); },
+                                   [](hw::Index n, hw::IndexFunction f) {
 #pragma omp parallel for schedule(dynamic)
-    for (hw::Index i = 0; i < n; ++i) f(i);
-  });
+                                     for (hw::Index i = 0; i < n; ++i) f(i);
+                                   });
 
   // 32 query heads share 8 key/value heads; 100 tokens attend to themselves and what comes before them.
   const hw::Index tokens = 100, num_heads = 32, num_kv_heads = 8, head_dim = 64;
@@ -37,9 +38,9 @@ int main() {
   // The results are the same bits on any executor with any number of threads.
   const std::vector<float> serial = run(hw::Serial{});
   const std::vector<float> parallel = run(openmp);
-  std::printf("OpenMP, %d threads: output[99][31][0..3] = %.4f %.4f %.4f %.4f\n", static_cast<int>(openmp.concurrency()),
-              parallel[parallel.size() - 64], parallel[parallel.size() - 63], parallel[parallel.size() - 62],
-              parallel[parallel.size() - 61]);
+  std::printf("OpenMP, %d threads: output[99][31][0..3] = %.4f %.4f %.4f %.4f\n",
+              static_cast<int>(openmp.concurrency()), parallel[parallel.size() - 64], parallel[parallel.size() - 63],
+              parallel[parallel.size() - 62], parallel[parallel.size() - 61]);
   const bool same = serial == parallel;
   std::printf("%s\n", same ? "the same bits as on one thread" : "DIFFERENT from the result on one thread");
   return same ? 0 : 1;

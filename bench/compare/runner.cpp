@@ -124,6 +124,7 @@ std::vector<Result> Runner::run_group(std::span<const Case> group) {
     results.push_back({c, check, is_cold(c) ? workload->bytes() : workload->bytes() / workload->num_layers(), {}});
     register_case(c, *workload);
   }
+  if (results.empty()) return results;
   benchmark::RunSpecifiedBenchmarks(&collector, "all");
   benchmark::ClearRegisteredBenchmarks();
   for (Result& result : results) result.samples = collector.samples_of(result.timed);

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "headwise/reference.hpp"
+#include "roofline.hpp"
 
 namespace compare {
 
@@ -42,15 +43,15 @@ std::vector<float> random_values(Index count, std::uint64_t seed, Storage storag
 }
 
 /// How far attention may be from the reference on these data (see Check).
-///   f32 arithmetic: each of the n additions of a sum rounds, at random, so errors grow as the square root of n; the
-///     constant part covers the scores and exp2.
+///   f32 arithmetic: each of the n additions of a sum rounds, at random, so errors grow no faster than the square root of
+///     n; the constant part covers the scores and exp2. Twice that.
 ///   bf16 dot products: queries and weights are rounded to bf16, each off by at most half a unit, which leaves a relative
-///     error near sqrt(2)·epsilon/sqrt(3) whatever n is.
-/// Four times what that predicts: a mistake (a lost key among hundreds, a wrong tile, a wrong head) is far above.
+///     error near sqrt(2)·epsilon/sqrt(3) whatever n is. Four times that, since a row's few dozen dimensions share it.
+/// A mistake (a key too many or too few, a wrong tile, a wrong head) is off by more than 1/sqrt(n).
 double error_limit(Storage storage, Index kv_tokens) {
-  const double f32 = headwise::epsilon_of(Storage::f32) * (16 + std::sqrt(static_cast<double>(kv_tokens)));
-  const bool dot = storage == Storage::bf16 && headwise::current_isa() == headwise::Isa::avx512bf16;
-  return 4 * (f32 + (dot ? std::sqrt(2.0 / 3.0) * headwise::epsilon_of(Storage::bf16) : 0.0));
+  const double f32 = headwise::epsilon_of(Storage::f32) * (8 + std::sqrt(static_cast<double>(kv_tokens)));
+  const double dot = Roofline::uses_dot(storage) ? std::sqrt(2.0 / 3.0) * headwise::epsilon_of(storage) : 0.0;
+  return 2 * f32 + 4 * dot;
 }
 
 std::set<Index> ends_and_middle(Index count) { return {0, count / 2, count - 1}; }

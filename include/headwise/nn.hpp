@@ -3,8 +3,8 @@
 
 // The modules of models on top of the kernels; needs Eigen 3.4 (core only). In reading order.
 #include "headwise/headwise.hpp"
-#include "headwise/nn/rope_scaling.hpp"
-#include "headwise/nn/rope.hpp"
 #include "headwise/nn/linear.hpp"
-#include "headwise/nn/multi_head_attention_options.hpp"
 #include "headwise/nn/multi_head_attention.hpp"
+#include "headwise/nn/multi_head_attention_options.hpp"
+#include "headwise/nn/rope.hpp"
+#include "headwise/nn/rope_scaling.hpp"

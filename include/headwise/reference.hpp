@@ -91,13 +91,11 @@ inline Result attend(const Shape& shape, std::span<const double> q, std::span<co
         sum += weight;
       }
       result.lse[static_cast<std::size_t>(i * H + h)] = largest + std::log(sum);
-      for (Index d = 0; d < DV; ++d) {
-        double total = 0;
-        for (Index t = 0; t < keys; ++t) {
-          const double weight = weights[static_cast<std::size_t>(t)];
-          if (weight != -infinity) total += weight / sum * at(v, (t * G + g) * DV + d);
-        }
-        result.output[static_cast<std::size_t>((i * H + h) * DV + d)] = total;
+      for (Index t = 0; t < keys; ++t) {
+        const double weight = weights[static_cast<std::size_t>(t)];
+        if (weight == -infinity) continue;
+        for (Index d = 0; d < DV; ++d)
+          result.output[static_cast<std::size_t>((i * H + h) * DV + d)] += weight / sum * at(v, (t * G + g) * DV + d);
       }
     }
   }

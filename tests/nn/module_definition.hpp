@@ -38,7 +38,8 @@ inline Eigen::MatrixXd project(const Eigen::MatrixXd& x, const nn::Matrix& w, co
 
 /// The module by its definition, in double: x attends to `memory` (x itself: self-attention). One sequence.
 inline Eigen::MatrixXd module_definition(const nn::MultiHeadAttention& module, const ModuleWeights& w,
-                                         const nn::Matrix& x_float, const nn::Matrix& memory_float, bool cross = false) {
+                                         const nn::Matrix& x_float, const nn::Matrix& memory_float,
+                                         bool cross = false) {
   const auto& o = module.options();
   const Index H = o.num_heads, dk = *o.head_dim, dv = *o.value_dim;
   const Eigen::MatrixXd x = x_float.cast<double>(), memory = memory_float.cast<double>();
@@ -56,7 +57,8 @@ inline Eigen::MatrixXd module_definition(const nn::MultiHeadAttention& module, c
             double& a = m(t, start + (interleaved ? 2 * i : i));
             double& b = m(t, start + (interleaved ? 2 * i + 1 : i + pairs));
             const auto z = std::complex<double>(a, b) *
-                           std::polar(rope.attention_factor(), static_cast<double>(t) * rope.frequencies()[static_cast<std::size_t>(i)]);
+                           std::polar(rope.attention_factor(),
+                                      static_cast<double>(t) * rope.frequencies()[static_cast<std::size_t>(i)]);
             a = z.real();
             b = z.imag();
           }
@@ -73,7 +75,8 @@ inline Eigen::MatrixXd module_definition(const nn::MultiHeadAttention& module, c
       std::vector<Index> keys;
       std::vector<double> scores;
       for (Index t = 0; t < Tk; ++t) {
-        if (!cross && ((o.causal && t > p) || (o.window && t <= p - *o.window) || (o.window_right && t > p + *o.window_right)))
+        if (!cross &&
+            ((o.causal && t > p) || (o.window && t <= p - *o.window) || (o.window_right && t > p + *o.window_right)))
           continue;
         double s = q.row(i).segment(h * dk, dk).dot(k.row(t).segment(g * dk, dk));
         s *= o.scale ? static_cast<double>(*o.scale) : 1 / std::sqrt(static_cast<double>(dk));

@@ -50,13 +50,20 @@ TEST(MultiHeadAttentionErrors, NameTheWeightThatDoesNotFit) {
   const ModuleWeights w(module);
   const Linear q(w.wq), k(w.wk, w.bk), v(w.wv), o(w.wo);
   expect_error([&] { module.set_weights(random_matrix(63, 64, 1), k, v, o); }, {"query weight (63 x 64)", "64 x 64"});
-  expect_error([&] { module.set_weights(q, {random_matrix(64, 64, 1), random_vector(64, 2)}, v, o); },
-               {"key weight (64 x 64)", "32 x 64"});
+  expect_error(
+      [&] {
+        module.set_weights(q, {random_matrix(64, 64, 1), random_vector(64, 2)}, v, o);
+      },
+      {"key weight (64 x 64)", "32 x 64"});
   expect_error([&] { module.set_weights(q, k, random_matrix(16, 32, 1), o); }, {"value weight (16 x 32)", "16 x 64"});
   expect_error([&] { module.set_weights(q, k, v, random_matrix(64, 64, 1)); }, {"output weight (64 x 64)", "64 x 32"});
   expect_error([&] { module.set_weights(q, k, v, Linear()); }, {"output weight (0 x 0)", "64 x 32"});
   expect_error([&] { module.set_weights(q, w.wk, v, o); }, {"key bias (none)", "must be given"});
-  expect_error([&] { module.set_weights({w.wq, random_vector(64, 1)}, k, v, o); }, {"query bias (given)", "must be none"});
+  expect_error(
+      [&] {
+        module.set_weights({w.wq, random_vector(64, 1)}, k, v, o);
+      },
+      {"query bias (given)", "must be none"});
   // none of them was taken
   expect_error([&] { module.forward(random_matrix(1, 64, 1)); }, {"weights (unset)", "set_weights"});
   module.set_weights(q, k, v, o);
@@ -87,7 +94,8 @@ TEST(MultiHeadAttentionErrors, OfACallChangeNeitherCacheNorOutput) {
   expect_error([&] { module.forward_cross(x, cache, 0, bad_y, workspace); }, {"y (5 x 64)", "6 x 64"});
   expect_error([&] { module.forward(x, cache, 1, y, workspace); }, {"layer (1)"});
   expect_error([&] { module.forward(x, cache, -1, y, workspace); }, {"layer (-1)"});
-  expect_error([&] { module.forward(x, other, 0, y, workspace); }, {"layer 0 of the cache", "num_kv_heads 4", "num_kv_heads 2"});
+  expect_error([&] { module.forward(x, other, 0, y, workspace); },
+               {"layer 0 of the cache", "num_kv_heads 4", "num_kv_heads 2"});
   expect_error([&] { module.forward_cross(x, other, 0, y, workspace); }, {"num_kv_heads 4", "num_kv_heads 2"});
   expect_error([&] { module.forward(x, cache, 0, y, workspace); }, {"tokens (6)", "max_tokens is 8"});
   expect_error([&] { module.forward(x.topRows(5), pair); }, {"x (5 rows)", "2 sequences"});

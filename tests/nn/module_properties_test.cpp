@@ -27,7 +27,8 @@ MultiHeadAttention with_weights(const MultiHeadAttentionOptions& options) {
 
 TEST(MultiHeadAttention, IsPlainMultiHeadAttentionWhereKvHeadsAreUnset) {
   const MultiHeadAttention unset = with_weights({.hidden_size = 96, .num_heads = 6, .rope = RopeOptions{}});
-  const MultiHeadAttention set = with_weights({.hidden_size = 96, .num_heads = 6, .num_kv_heads = 6, .rope = RopeOptions{}});
+  const MultiHeadAttention set =
+      with_weights({.hidden_size = 96, .num_heads = 6, .num_kv_heads = 6, .rope = RopeOptions{}});
   const Matrix x = random_matrix(80, 96, 1);
   EXPECT_EQ(unset.heads().num_kv_heads(), 6);
   EXPECT_EQ(unset.forward(x), set.forward(x));
@@ -112,7 +113,8 @@ TEST(MultiHeadAttention, MayWriteOverItsInput) {
 
 TEST(MultiHeadAttention, UsesItsOwnLayerOfAModelsCache) {
   const MultiHeadAttention wide = with_weights({.hidden_size = 64, .num_heads = 4, .rope = RopeOptions{}});
-  const MultiHeadAttention narrow = with_weights({.hidden_size = 64, .num_heads = 4, .num_kv_heads = 1, .rope = RopeOptions{}});
+  const MultiHeadAttention narrow =
+      with_weights({.hidden_size = 64, .num_heads = 4, .num_kv_heads = 1, .rope = RopeOptions{}});
   const std::vector<LayerShape> shapes = {wide.cache_shape(), narrow.cache_shape()};
   KvCache<float> model(shapes, 100), first(wide.heads(), 100), second(narrow.heads(), 100);
   Workspace workspace;  // one for all layers
@@ -142,12 +144,14 @@ TEST(MultiHeadAttention, StoresKeysAfterRope) {
   for (Index t = 0; t < 3; ++t)
     for (Index g = 0; g < 2; ++g) {
       cache.read_key(0, 0, t, g, stored);
-      for (Index d = 0; d < 16; ++d) ASSERT_EQ(stored[static_cast<std::size_t>(d)], k(t, g * 16 + d)) << t << ", " << g << ", " << d;
+      for (Index d = 0; d < 16; ++d)
+        ASSERT_EQ(stored[static_cast<std::size_t>(d)], k(t, g * 16 + d)) << t << ", " << g << ", " << d;
     }
 }
 
 TEST(MultiHeadAttention, ContinuesEachSequenceFromItsOwnPosition) {
-  const MultiHeadAttention module = with_weights({.hidden_size = 64, .num_heads = 4, .num_kv_heads = 2, .rope = RopeOptions{}});
+  const MultiHeadAttention module =
+      with_weights({.hidden_size = 64, .num_heads = 4, .num_kv_heads = 2, .rope = RopeOptions{}});
   const Matrix x = random_matrix(12, 64, 1), next = random_matrix(2, 64, 2);
   KvCache<float> ragged(module.heads(), 20, {.num_sequences = 2}), a(module.heads(), 20), b(module.heads(), 20);
   module.forward(x, ragged);
@@ -164,11 +168,12 @@ TEST(MultiHeadAttention, OfDynamicNtkTurnsAPromptByItsLength) {
   const MultiHeadAttention module = with_weights(
       {.hidden_size = 64, .num_heads = 4, .rope = RopeOptions{.base = 100.0, .scaling = DynamicNtkScaling{4.0, 20}}});
   // the base that 60 tokens give: 100·(4·60/20 − 3)^(16/14)
-  const MultiHeadAttention grown =
-      with_weights({.hidden_size = 64, .num_heads = 4, .rope = RopeOptions{.base = 100.0 * std::pow(9.0, 16.0 / 14.0)}});
+  const MultiHeadAttention grown = with_weights(
+      {.hidden_size = 64, .num_heads = 4, .rope = RopeOptions{.base = 100.0 * std::pow(9.0, 16.0 / 14.0)}});
   const Matrix x = random_matrix(count, 64, 1);
   EXPECT_LE((module.forward(x) - grown.forward(x)).cwiseAbs().maxCoeff(), 0x1p-20f);
-  const MultiHeadAttention plain = with_weights({.hidden_size = 64, .num_heads = 4, .rope = RopeOptions{.base = 100.0}});
+  const MultiHeadAttention plain =
+      with_weights({.hidden_size = 64, .num_heads = 4, .rope = RopeOptions{.base = 100.0}});
   EXPECT_GT((module.forward(x) - plain.forward(x)).cwiseAbs().maxCoeff(), 1e-3f);
   EXPECT_EQ(module.forward(x.topRows(20)), plain.forward(x.topRows(20)));
 }

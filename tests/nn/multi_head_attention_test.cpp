@@ -25,8 +25,12 @@ class Modules : public ::testing::TestWithParam<Case> {
  protected:
   Modules() { weights.give_to(module); }
 
-  KvCache<float> cache(Index sequences = 1) const { return KvCache<float>(module.heads(), 300, {.num_sequences = sequences}); }
-  Matrix tokens(Index count, unsigned seed = 1) const { return random_matrix(count, module.options().hidden_size, seed); }
+  KvCache<float> cache(Index sequences = 1) const {
+    return KvCache<float>(module.heads(), 300, {.num_sequences = sequences});
+  }
+  Matrix tokens(Index count, unsigned seed = 1) const {
+    return random_matrix(count, module.options().hidden_size, seed);
+  }
 
   MultiHeadAttention module{GetParam().options};
   ModuleWeights weights{module};
@@ -39,7 +43,8 @@ void expect_near(const Matrix& got, const Eigen::MatrixXd& want, double toleranc
   ASSERT_EQ(got.rows(), want.rows());
   ASSERT_EQ(got.cols(), want.cols());
   for (Index t = 0; t < got.rows(); ++t)
-    for (Index d = 0; d < got.cols(); ++d) ASSERT_NEAR(got(t, d), want(t, d), tolerance) << "token " << t << " feature " << d;
+    for (Index d = 0; d < got.cols(); ++d)
+      ASSERT_NEAR(got(t, d), want(t, d), tolerance) << "token " << t << " feature " << d;
 }
 
 TEST_P(Modules, ForwardIsTheDefinition) {
@@ -63,7 +68,8 @@ TEST_P(Modules, GiveATokenTheSameBitsHoweverThePromptIsCut) {
   const Matrix expected = module.forward(x, whole);
   EXPECT_EQ(expected, module.forward(x)) << "no cache";
   if (!module.options().causal) return;  // an early token sees later ones
-  for (const std::vector<Index>& pieces : {std::vector<Index>(static_cast<std::size_t>(count), 1), {64, 64, 12}, {63, 1, 66, 10}, {5, 135}}) {
+  for (const std::vector<Index>& pieces :
+       {std::vector<Index>(static_cast<std::size_t>(count), 1), {64, 64, 12}, {63, 1, 66, 10}, {5, 135}}) {
     auto kv = cache();
     Index done = 0;
     for (const Index piece : pieces) {
@@ -136,7 +142,10 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Case{"mha", {.hidden_size = 64, .num_heads = 4}},
         Case{"gqa_smollm2",
-             {.hidden_size = 576, .num_heads = 9, .num_kv_heads = 3, .rope = RopeOptions{.style = RopeStyle::interleaved, .base = 1e5}}},
+             {.hidden_size = 576,
+              .num_heads = 9,
+              .num_kv_heads = 3,
+              .rope = RopeOptions{.style = RopeStyle::interleaved, .base = 1e5}}},
         Case{"gqa_biases",
              {.hidden_size = 96,
               .num_heads = 6,
@@ -147,15 +156,30 @@ INSTANTIATE_TEST_SUITE_P(
               .output_bias = true,
               .rope = RopeOptions{.scaling = Llama3Scaling{.factor = 8.0, .original_max_position = 64}}}},
         Case{"mqa_yarn",
-             {.hidden_size = 128, .num_heads = 8, .num_kv_heads = 1, .rope = RopeOptions{.scaling = YarnScaling{.factor = 4.0, .original_max_position = 32}}}},
-        Case{"odd_dims_value_dim", {.hidden_size = 70, .num_heads = 5, .head_dim = 46, .value_dim = 23, .query_bias = true}},
-        Case{"partial_rotary", {.hidden_size = 160, .num_heads = 2, .head_dim = 80, .rope = RopeOptions{.rotary_dim = 32}}},
+             {.hidden_size = 128,
+              .num_heads = 8,
+              .num_kv_heads = 1,
+              .rope = RopeOptions{.scaling = YarnScaling{.factor = 4.0, .original_max_position = 32}}}},
+        Case{"odd_dims_value_dim",
+             {.hidden_size = 70, .num_heads = 5, .head_dim = 46, .value_dim = 23, .query_bias = true}},
+        Case{"partial_rotary",
+             {.hidden_size = 160, .num_heads = 2, .head_dim = 80, .rope = RopeOptions{.rotary_dim = 32}}},
         Case{"window_softcap_scale",
-             {.hidden_size = 64, .num_heads = 4, .num_kv_heads = 2, .rope = RopeOptions{}, .scale = 0.4f, .window = 20, .softcap = 3.0f}},
-        Case{"alibi", {.hidden_size = 64, .num_heads = 4, .num_kv_heads = 4, .alibi_slopes = {0.5f, 0.25f, 0.125f, 0.0625f}}},
+             {.hidden_size = 64,
+              .num_heads = 4,
+              .num_kv_heads = 2,
+              .rope = RopeOptions{},
+              .scale = 0.4f,
+              .window = 20,
+              .softcap = 3.0f}},
+        Case{"alibi",
+             {.hidden_size = 64, .num_heads = 4, .num_kv_heads = 4, .alibi_slopes = {0.5f, 0.25f, 0.125f, 0.0625f}}},
         Case{"encoder", {.hidden_size = 64, .num_heads = 4, .num_kv_heads = 2, .causal = false, .window_right = 30}},
         Case{"unequal_groups",
-             {.hidden_size = 80, .num_heads = 5, .num_kv_heads = 2, .head_map = HeadMap::blocks(std::vector<Index>{4, 1})}}),
+             {.hidden_size = 80,
+              .num_heads = 5,
+              .num_kv_heads = 2,
+              .head_map = HeadMap::blocks(std::vector<Index>{4, 1})}}),
     [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace

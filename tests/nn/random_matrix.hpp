@@ -12,8 +12,7 @@ inline nn::Matrix random_matrix(Index rows, Index columns, unsigned seed) {
   std::minstd_rand generator(seed);
   nn::Matrix result(rows, columns);
   for (Index i = 0; i < rows; ++i)
-    for (Index j = 0; j < columns; ++j)
-      result(i, j) = static_cast<float>(generator() % 65536) / 32768.0f - 1.0f;
+    for (Index j = 0; j < columns; ++j) result(i, j) = static_cast<float>(generator() % 65536) / 32768.0f - 1.0f;
   return result;
 }
 

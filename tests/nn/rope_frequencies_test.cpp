@@ -46,7 +46,8 @@ TEST(RopeFrequencies, OfLinearScalingAreThoseOfTransformers) {
 TEST(RopeFrequencies, OfPartialRotaryUseTheRotaryDimension) {
   const Rope rope(80, {.base = 1e4, .rotary_dim = 32, .scaling = LinearScaling{2.5}});
   ASSERT_EQ(rope.frequencies().size(), 16u);
-  expect_frequencies(rope.frequencies(), {{0, 0.4}, {1, 0.22493653007613962}, {10, 0.001264911064067352}, {15, 7.1131176401556902e-05}});
+  expect_frequencies(rope.frequencies(),
+                     {{0, 0.4}, {1, 0.22493653007613962}, {10, 0.001264911064067352}, {15, 7.1131176401556902e-05}});
 }
 
 TEST(RopeFrequencies, OfDynamicNtkArePlainUpToTheOriginalContext) {
@@ -60,8 +61,10 @@ TEST(RopeFrequencies, OfDynamicNtkArePlainUpToTheOriginalContext) {
 TEST(RopeFrequencies, OfDynamicNtkFollowTheLengthBeyondTheOriginalContext) {
   const Rope rope(64, {.base = 1e4, .scaling = DynamicNtkScaling{2.0, 2048}});
   expect_frequencies(frequencies_at(rope, 2049), {{0, 1.0}, {1, 0.74987059805195178}, {31, 0.00013322204356441405}});
-  expect_frequencies(frequencies_at(rope, 3000), {{1, 0.73416004017874181}, {17, 0.0052292887331159988}, {31, 6.9105564095913152e-05}});
-  expect_frequencies(frequencies_at(rope, 8192), {{1, 0.70426932521655328}, {17, 0.002579640218836032}, {31, 1.9050306173761771e-05}});
+  expect_frequencies(frequencies_at(rope, 3000),
+                     {{1, 0.73416004017874181}, {17, 0.0052292887331159988}, {31, 6.9105564095913152e-05}});
+  expect_frequencies(frequencies_at(rope, 8192),
+                     {{1, 0.70426932521655328}, {17, 0.002579640218836032}, {31, 1.9050306173761771e-05}});
 }
 
 TEST(RopeFrequencies, OfYarnAreThoseOfTransformers) {  // Qwen2.5 with its long-context setting
@@ -77,8 +80,8 @@ TEST(RopeFrequencies, OfYarnAreThoseOfTransformers) {  // Qwen2.5 with its long-
 }
 
 TEST(RopeFrequencies, OfYarnWithoutTruncationAreThoseOfTransformers) {  // gpt-oss
-  const Rope rope(64, {.base = 150000.0,
-                       .scaling = YarnScaling{.factor = 32.0, .original_max_position = 4096, .truncate = false}});
+  const Rope rope(
+      64, {.base = 150000.0, .scaling = YarnScaling{.factor = 32.0, .original_max_position = 4096, .truncate = false}});
   expect_frequencies(rope.frequencies(), {{0, 1.0},
                                           {8, 0.050813274815461475},
                                           {10, 0.019335001126540362},
@@ -92,7 +95,11 @@ TEST(RopeFrequencies, OfYarnWithDeepSeeksScalesAreThoseOfTransformers) {
   const Rope rope(64, {.base = 1e4,
                        .scaling = YarnScaling{
                            .factor = 40.0, .original_max_position = 4096, .mscale = 0.707, .mscale_all_dim = 1.0}});
-  expect_frequencies(rope.frequencies(), {{8, 0.1}, {16, 0.0054999999999999997}, {17, 0.0035619974943291656}, {21, 0.00041499039849078969}, {31, 3.3338035804083101e-06}});
+  expect_frequencies(rope.frequencies(), {{8, 0.1},
+                                          {16, 0.0054999999999999997},
+                                          {17, 0.0035619974943291656},
+                                          {21, 0.00041499039849078969},
+                                          {31, 3.3338035804083101e-06}});
   EXPECT_DOUBLE_EQ(rope.attention_factor(), 0.92104235531633993);
 }
 
@@ -103,7 +110,9 @@ TEST(RopeFrequencies, OfYarnTakeItsBetasAndAttentionFactor) {
                                               .beta_fast = 16.0,
                                               .beta_slow = 2.0,
                                               .attention_factor = 1.25}});
-  expect_frequencies(rope.frequencies(), {{4, 0.1}, {5, 0.043932916030496018}, {8, 0.00125}, {9, 0.00070292665648793637}, {15, 2.2228492625486534e-05}});
+  expect_frequencies(
+      rope.frequencies(),
+      {{4, 0.1}, {5, 0.043932916030496018}, {8, 0.00125}, {9, 0.00070292665648793637}, {15, 2.2228492625486534e-05}});
   EXPECT_EQ(rope.attention_factor(), 1.25);
 }
 
@@ -120,13 +129,18 @@ TEST(RopeFrequencies, OfLlama31AreThoseOfTransformers) {
 
 TEST(RopeFrequencies, OfLlama32AreThoseOfTransformers) {
   const Rope rope(64, {.base = 5e5, .scaling = Llama3Scaling{.factor = 32.0, .original_max_position = 8192}});
-  expect_frequencies(rope.frequencies(), {{10, 0.016560440080994446}, {16, 0.00042955679655936815}, {17, 9.7082878026276702e-05}, {21, 5.6872321504570466e-06}, {31, 9.4183067254349113e-08}});
+  expect_frequencies(rope.frequencies(), {{10, 0.016560440080994446},
+                                          {16, 0.00042955679655936815},
+                                          {17, 9.7082878026276702e-05},
+                                          {21, 5.6872321504570466e-06},
+                                          {31, 9.4183067254349113e-08}});
 }
 
 TEST(RopeFrequencies, OfAFactorOfOneArePlain) {
   const Rope plain(64, {.base = 1e4});
   const RopeScaling scalings[] = {LinearScaling{}, DynamicNtkScaling{.original_max_position = 16},
-                                  YarnScaling{.original_max_position = 4096}, Llama3Scaling{.original_max_position = 8192}};
+                                  YarnScaling{.original_max_position = 4096},
+                                  Llama3Scaling{.original_max_position = 8192}};
   for (const RopeScaling& scaling : scalings) {
     const Rope rope(64, {.base = 1e4, .scaling = scaling});
     EXPECT_EQ(rope.attention_factor(), 1.0);

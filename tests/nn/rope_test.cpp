@@ -36,8 +36,8 @@ std::vector<double> turned(std::span<const float> x, const Rope& rope, std::span
   for (std::size_t i = 0; i < pairs; ++i) {
     const bool interleaved = rope.options().style == RopeStyle::interleaved;
     const std::size_t a = interleaved ? 2 * i : i, b = interleaved ? 2 * i + 1 : i + pairs;
-    const auto z = std::complex<double>(x[a], x[b]) *
-                   std::polar(rope.attention_factor(), static_cast<double>(p) * frequencies[i]);
+    const auto z =
+        std::complex<double>(x[a], x[b]) * std::polar(rope.attention_factor(), static_cast<double>(p) * frequencies[i]);
     result[a] = z.real();
     result[b] = z.imag();
   }
@@ -66,7 +66,8 @@ TEST_P(RopeCases, TurnEveryHeadByTheDefinition) {
     for (Index row = 0; row < sequences * tokens * heads; ++row) {
       const Index position = first + row / heads % tokens;
       const auto at = static_cast<std::size_t>(row * c.head_dim);
-      const auto want = turned(std::span(x).subspan(at, static_cast<std::size_t>(c.head_dim)), rope, rope.frequencies(), position);
+      const auto want =
+          turned(std::span(x).subspan(at, static_cast<std::size_t>(c.head_dim)), rope, rope.frequencies(), position);
       for (std::size_t d = 0; d < want.size(); ++d)
         ASSERT_NEAR(y[at + d], want[d], kTolerance) << "row " << row << " dim " << d << " position " << position;
     }
@@ -78,8 +79,7 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Case{"half_split", 64, {.style = RopeStyle::half_split}},
         Case{"interleaved", 64, {.style = RopeStyle::interleaved, .base = 1e5}},
-        Case{"smallest", 2, {.style = RopeStyle::interleaved}},
-        Case{"largest", 512, {.style = RopeStyle::half_split}},
+        Case{"smallest", 2, {.style = RopeStyle::interleaved}}, Case{"largest", 512, {.style = RopeStyle::half_split}},
         Case{"partial_half_split", 80, {.style = RopeStyle::half_split, .rotary_dim = 32}},
         Case{"partial_interleaved", 45, {.style = RopeStyle::interleaved, .rotary_dim = 18}},
         Case{"linear", 32, {.scaling = LinearScaling{4.0}}},
@@ -96,7 +96,8 @@ TEST(Rope, InterleavedIsHalfSplitOfPermutedDimensions) {
     for (Index row = 0; row < tokens * heads; ++row)
       for (Index i = 0; i < pairs; ++i)
         for (Index half = 0; half < 2; ++half)
-          to[static_cast<std::size_t>(row * dim + half * pairs + i)] = from[static_cast<std::size_t>(row * dim + 2 * i + half)];
+          to[static_cast<std::size_t>(row * dim + half * pairs + i)] =
+              from[static_cast<std::size_t>(row * dim + 2 * i + half)];
     return to;
   };
   split = permute(split);
@@ -166,8 +167,10 @@ TEST(Rope, TakesAnyStrides) {
   Rope(dim).apply(view(packed, 1, tokens, 1), 4);
   Rope(dim).apply(View<float>(spread.data(), 1, tokens, 1, dim, {0, 3 * dim, 0, 3}), 4);
   for (std::size_t i = 0; i < spread.size(); ++i) {
-    if (i % 3 == 0) EXPECT_NEAR(spread[i], packed[i / 3], 0x1p-23);
-    else EXPECT_EQ(spread[i], 9.0f);
+    if (i % 3 == 0)
+      EXPECT_NEAR(spread[i], packed[i / 3], 0x1p-23);
+    else
+      EXPECT_EQ(spread[i], 9.0f);
   }
 }
 
@@ -183,7 +186,8 @@ TEST(Rope, OfDynamicNtkUsesTheLengthThatEachSequenceReaches) {
     std::vector<double> frequencies(static_cast<std::size_t>(dim / 2));
     // base·((factor·L / original) − (factor − 1))^(n / (n − 2)) = base·5^(16/14) at L = 300
     const double base = t < 2 ? 1e4 : 1e4 * std::pow(5.0, 16.0 / 14.0);
-    for (std::size_t i = 0; i < frequencies.size(); ++i) frequencies[i] = std::pow(base, -2.0 * static_cast<double>(i) / 16.0);
+    for (std::size_t i = 0; i < frequencies.size(); ++i)
+      frequencies[i] = std::pow(base, -2.0 * static_cast<double>(i) / 16.0);
     const auto want = turned(std::span(x).subspan(t * 16, 16), rope, frequencies, positions[t]);
     for (std::size_t d = 0; d < 16; ++d) ASSERT_NEAR(y[t * 16 + d], want[d], kTolerance) << "token " << t;
   }
@@ -225,12 +229,15 @@ TEST(Rope, RefusesImpossibleScalings) {
   expect_error(make(YarnScaling{.factor = 2, .original_max_position = 9, .beta_slow = 0}), {"beta_slow (0)"});
   expect_error(make(YarnScaling{.factor = 2, .original_max_position = 9, .beta_fast = 1, .beta_slow = 2}),
                {"beta_fast (1)", "beta_slow (2)"});
-  expect_error(make(YarnScaling{.factor = 2, .original_max_position = 9, .attention_factor = 0}), {"attention_factor (0)"});
+  expect_error(make(YarnScaling{.factor = 2, .original_max_position = 9, .attention_factor = 0}),
+               {"attention_factor (0)"});
   expect_error(make(YarnScaling{.factor = 2, .original_max_position = 9, .mscale = nan}), {"mscale (nan)"});
-  expect_error(make(YarnScaling{.factor = 2, .original_max_position = 9, .mscale_all_dim = -1}), {"mscale_all_dim (-1)"});
+  expect_error(make(YarnScaling{.factor = 2, .original_max_position = 9, .mscale_all_dim = -1}),
+               {"mscale_all_dim (-1)"});
   expect_error(make(Llama3Scaling{.factor = 0.9, .original_max_position = 9}), {"factor (0.9)"});
   expect_error(make(Llama3Scaling{.factor = 8}), {"original_max_position (0)"});
-  expect_error(make(Llama3Scaling{.factor = 8, .low_freq_factor = 0, .original_max_position = 9}), {"low_freq_factor (0)"});
+  expect_error(make(Llama3Scaling{.factor = 8, .low_freq_factor = 0, .original_max_position = 9}),
+               {"low_freq_factor (0)"});
   expect_error(make(Llama3Scaling{.factor = 8, .low_freq_factor = 4, .original_max_position = 9}),
                {"high_freq_factor (4)", "low_freq_factor (4)"});
 }
@@ -244,7 +251,11 @@ TEST(Rope, RefusesBadPositionsAndLeavesTheDataAlone) {
   expect_error([&] { rope.apply(view(x, 1, 2, 1), last); }, {"first_position (9007199254740992)"});
   expect_error([&] { rope.apply(view(x, 1, 2, 1), std::vector<Index>{1}); }, {"positions (1)", "(2)"});
   expect_error([&] { rope.apply(view(x, 1, 2, 1), std::vector<Index>{1, -3}); }, {"positions[1] (-3)"});
-  expect_error([&] { rope.apply(view(x, 1, 2, 1), std::vector<Index>{last + 1, 0}); }, {"positions[0] (9007199254740993)"});
+  expect_error(
+      [&] {
+        rope.apply(view(x, 1, 2, 1), std::vector<Index>{last + 1, 0});
+      },
+      {"positions[0] (9007199254740993)"});
   expect_error([&] { rope.apply(view(x, 1, 4, 1), 0); }, {"dim (8) of x", "head_dim (16)"});
   EXPECT_EQ(x, before);
 }

@@ -218,7 +218,8 @@ TEST(ThreadPool, CallsTheCallersObjectAndTakesPlainFunctions) {
   } summing;
   pool.parallel_for(10, summing);
   EXPECT_EQ(summing.sum, 45);
-  static std::atomic<Index> total{0};
+  static std::atomic<Index> total;
+  total = 0;
   struct Plain {
     static void add(Index i) { total += i; }
   };

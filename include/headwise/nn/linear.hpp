@@ -34,8 +34,8 @@ inline void linear_tile(const float* x, Index x_stride, const float* weight, con
   using Packet = Eigen::internal::packet_traits<float>::type;
   constexpr Index lanes = Eigen::internal::packet_traits<float>::size;
   Packet sum[T][O];
-  HEADWISE_UNROLL_TILE for (int t = 0; t < T; ++t) HEADWISE_UNROLL_TILE for (int o = 0; o < O; ++o)
-      sum[t][o] = Eigen::internal::pset1<Packet>(0.0f);
+  HEADWISE_UNROLL_TILE for (int t = 0; t < T; ++t) HEADWISE_UNROLL_TILE for (int o = 0; o < O; ++o) sum[t][o] =
+      Eigen::internal::pset1<Packet>(0.0f);
   const auto add = [&](const float* a, Index a_stride, const float* w, Index w_stride) {
     Packet row[T];
     HEADWISE_UNROLL_TILE for (int t = 0; t < T; ++t) row[t] = Eigen::internal::ploadu<Packet>(a + t * a_stride);
@@ -74,9 +74,13 @@ class Linear {
   /// bias is neither empty nor of one number per row of the weight.
   Linear(Matrix weight, Vector bias = {})  // NOLINT: converts on purpose
       : weight_(std::move(weight)), bias_(std::move(bias)), outputs_(weight_.rows()), inputs_(weight_.cols()) {
-    require(bias_.size() == 0 || bias_.size() == outputs_, "bias (", bias_.size(), " numbers) must hold one per row of the weight (",
-            outputs_, ") or none");
+    require(bias_.size() == 0 || bias_.size() == outputs_, "bias (", bias_.size(),
+            " numbers) must hold one per row of the weight (", outputs_, ") or none");
   }
+  /// The same from any other matrix of float: column-major, a block, an Eigen::Map, an expression.
+  template <class Derived>
+  Linear(const Eigen::MatrixBase<Derived>& weight, Vector bias = {})  // NOLINT: converts on purpose
+      : Linear(Matrix(weight), std::move(bias)) {}
   /// Refers to the caller's memory, packed, which must outlive this: weight [outputs][inputs], bias [outputs] or null.
   /// Throws std::invalid_argument on a null weight and on a negative size.
   static Linear view(const float* weight, Index outputs, Index inputs, const float* bias = nullptr) {
@@ -103,8 +107,8 @@ class Linear {
   template <Executor E = Serial>
   void operator()(const MatrixRef& x, Eigen::Ref<Matrix> y, E&& executor = Serial{}) const {
     require(x.cols() == inputs_, "x (", x.rows(), " x ", x.cols(), ") must have one column per input (", inputs_, ")");
-    require(y.rows() == x.rows() && y.cols() == outputs_, "y (", y.rows(), " x ", y.cols(), ") must be ", x.rows(), " x ",
-            outputs_);
+    require(y.rows() == x.rows() && y.cols() == outputs_, "y (", y.rows(), " x ", y.cols(), ") must be ", x.rows(),
+            " x ", outputs_);
     run(x.data(), x.outerStride(), x.rows(), y.data(), y.outerStride(), ExecutorRef(executor));
   }
 
@@ -119,10 +123,12 @@ class Linear {
     const Index output_blocks = ceil_div(outputs_, kOutputs), token_blocks = ceil_div(tokens, kTokens);
     executor.parallel_for(output_blocks * token_blocks, [&](Index item) {
       const Index first_token = item / output_blocks * kTokens, first_output = item % output_blocks * kOutputs;
-      const Index end_token = std::min(tokens, first_token + kTokens), end_output = std::min(outputs_, first_output + kOutputs);
+      const Index end_token = std::min(tokens, first_token + kTokens),
+                  end_output = std::min(outputs_, first_output + kOutputs);
       Index t = first_token;
       for (; t + kTileTokens <= end_token; t += kTileTokens)
-        rows<kTileTokens, kTileOutputs>(x + t * x_stride, x_stride, first_output, end_output, y + t * y_stride, y_stride);
+        rows<kTileTokens, kTileOutputs>(x + t * x_stride, x_stride, first_output, end_output, y + t * y_stride,
+                                        y_stride);
       for (; t < end_token; ++t)
         rows<1, kRowOutputs>(x + t * x_stride, x_stride, first_output, end_output, y + t * y_stride, y_stride);
     });

@@ -230,8 +230,8 @@ class MultiHeadAttention {
 
   void check_input(const char* name, const MatrixRef& x) const {
     require(has_weights_, "weights (unset) of a MultiHeadAttention must be given by set_weights before a forward pass");
-    require(x.cols() == options_.hidden_size, name, " (", x.rows(), " x ", x.cols(),
-            ") must have hidden_size (", options_.hidden_size, ") columns");
+    require(x.cols() == options_.hidden_size, name, " (", x.rows(), " x ", x.cols(), ") must have hidden_size (",
+            options_.hidden_size, ") columns");
   }
   void check(const MatrixRef& x, const Eigen::Ref<Matrix>& y) const {
     check_input("x", x);
@@ -241,12 +241,13 @@ class MultiHeadAttention {
   template <class T>
   void check_cache(const char* name, Index rows, const KvCache<T>& cache, Index layer) const {
     const LayerShape have = cache.layer_shape(layer), want = cache_shape();
-    require(have.num_kv_heads == want.num_kv_heads && have.head_dim == want.head_dim && have.value_dim == want.value_dim,
-            "layer ", layer, " of the cache (num_kv_heads ", have.num_kv_heads, ", head_dim ", have.head_dim,
-            ", value_dim ", have.value_dim, ") must have num_kv_heads ", want.num_kv_heads, ", head_dim ",
-            want.head_dim, ", value_dim ", want.value_dim);
-    require(rows % cache.num_sequences() == 0, name, " (", rows, " rows) must hold equally many tokens for each of the ",
-            cache.num_sequences(), " sequences of the cache");
+    require(
+        have.num_kv_heads == want.num_kv_heads && have.head_dim == want.head_dim && have.value_dim == want.value_dim,
+        "layer ", layer, " of the cache (num_kv_heads ", have.num_kv_heads, ", head_dim ", have.head_dim,
+        ", value_dim ", have.value_dim, ") must have num_kv_heads ", want.num_kv_heads, ", head_dim ", want.head_dim,
+        ", value_dim ", want.value_dim);
+    require(rows % cache.num_sequences() == 0, name, " (", rows,
+            " rows) must hold equally many tokens for each of the ", cache.num_sequences(), " sequences of the cache");
   }
 
   Activations reserve(Index rows, Index sequences, Workspace& workspace) const {

@@ -55,8 +55,10 @@ inline MultiHeadAttentionOptions resolve(MultiHeadAttentionOptions options) {
             ") must be a multiple of num_heads (", options.num_heads, "); set head_dim where it is not their quotient");
     options.head_dim = options.hidden_size / options.num_heads;
   }
+  // 0 means head_dim to Heads, here it is a mistake
+  if (options.value_dim)
+    require(*options.value_dim != 0, "value_dim (0) must be 1 to ", kMaxHeadDim, ", or unset: head_dim");
   if (!options.value_dim) options.value_dim = options.head_dim;
-  require(*options.value_dim >= 1, "value_dim (", *options.value_dim, ") must be 1 to ", kMaxHeadDim);
   const Heads<> heads(options.num_heads, *options.num_kv_heads, *options.head_dim, *options.value_dim);
   if (options.head_map) {
     require(options.head_map->num_heads() == heads.num_heads(), "head_map (", options.head_map->num_heads(),

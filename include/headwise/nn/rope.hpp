@@ -67,8 +67,9 @@ class Rope {
     check(x);
     require(first_position >= 0 && first_position <= kMaxPosition - x.tokens(), "first_position (", first_position,
             ") must be 0 to ", kMaxPosition - x.tokens());
-    turn(x, ExecutorRef(executor), [&](Index, Index t) { return first_position + t; },
-         [&](Index) { return first_position + x.tokens(); });
+    turn(
+        x, ExecutorRef(executor), [&](Index, Index t) { return first_position + t; },
+        [&](Index) { return first_position + x.tokens(); });
   }
 
   /// Turns x in place; positions [sequence][token], each 0 … 2^53.
@@ -78,13 +79,14 @@ class Rope {
     require(std::ssize(positions) == x.sequences() * x.tokens(), "positions (", positions.size(),
             ") must hold one position per token (", x.sequences() * x.tokens(), ")");
     for (std::size_t i = 0; i < positions.size(); ++i)
-      require(positions[i] >= 0 && positions[i] <= kMaxPosition, "positions[", i, "] (", positions[i], ") must be 0 to ",
-              kMaxPosition);
+      require(positions[i] >= 0 && positions[i] <= kMaxPosition, "positions[", i, "] (", positions[i],
+              ") must be 0 to ", kMaxPosition);
     const auto row = [&](Index b) {
       return positions.subspan(static_cast<std::size_t>(b * x.tokens()), static_cast<std::size_t>(x.tokens()));
     };
-    turn(x, ExecutorRef(executor), [&](Index b, Index t) { return row(b)[static_cast<std::size_t>(t)]; },
-         [&](Index b) { return *std::max_element(row(b).begin(), row(b).end()) + 1; });
+    turn(
+        x, ExecutorRef(executor), [&](Index b, Index t) { return row(b)[static_cast<std::size_t>(t)]; },
+        [&](Index b) { return *std::max_element(row(b).begin(), row(b).end()) + 1; });
   }
 
  private:

@@ -78,7 +78,8 @@ inline void require_context(Index original_max_position) {
 /// Throws std::invalid_argument that names the first impossible setting.
 inline void check_scaling(const RopeScaling& scaling, double base, Index rotary_dim) {
   const auto check_factor = [](double factor) {
-    require(std::isfinite(factor) && factor >= 1, "factor (", factor, ") of the RoPE scaling must be finite and at least 1");
+    require(std::isfinite(factor) && factor >= 1, "factor (", factor,
+            ") of the RoPE scaling must be finite and at least 1");
   };
   if (const auto* linear = std::get_if<LinearScaling>(&scaling)) {
     check_factor(linear->factor);
@@ -109,8 +110,7 @@ inline void check_scaling(const RopeScaling& scaling, double base, Index rotary_
 /// f_i of plain RoPE for the pairs of `frequencies`: base^(−2i / rotary_dim).
 inline void plain_frequencies(double base, std::span<double> frequencies) {
   const auto pairs = static_cast<double>(frequencies.size());
-  for (std::size_t i = 0; i < frequencies.size(); ++i)
-    frequencies[i] = std::pow(base, -static_cast<double>(i) / pairs);
+  for (std::size_t i = 0; i < frequencies.size(); ++i) frequencies[i] = std::pow(base, -static_cast<double>(i) / pairs);
 }
 
 inline void scale_yarn(const YarnScaling& s, double base, std::span<double> frequencies) {

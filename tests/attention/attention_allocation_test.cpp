@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT
+// Attention allocates nothing after the first call of its size. This file replaces operator new for the whole test
+// program, except where a sanitizer brings its own.
+#include "tests/parallel/sanitizers.hpp"
+
+#if !defined(HEADWISE_TEST_ASAN) && !defined(HEADWISE_TEST_TSAN)
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "tests/attention/run.hpp"
+
+namespace {
+std::atomic<long> allocations{0};
+
+void* counted(std::size_t bytes, std::size_t alignment) {
+  ++allocations;
+  // aligned_alloc wants a multiple of the alignment
+  void* memory = std::aligned_alloc(alignment, (bytes + alignment) / alignment * alignment);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+}  // namespace
+
+// Not inlined: g++ would see malloc on one side and operator delete on the other, and warn.
+#define NOINLINE __attribute__((noinline))
+NOINLINE void* operator new(std::size_t bytes) { return counted(bytes, alignof(std::max_align_t)); }
+NOINLINE void* operator new(std::size_t bytes, std::align_val_t alignment) {
+  return counted(bytes, static_cast<std::size_t>(alignment));
+}
+NOINLINE void operator delete(void* memory) noexcept { std::free(memory); }
+NOINLINE void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+NOINLINE void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+NOINLINE void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+
+namespace headwise {
+namespace {
+
+using namespace testing;
+
+TEST(Allocation, OfTheFirstCallAreSeenByTheCounter) {
+  const long before = allocations;
+  const Inputs in({8, 2, 64}, 1, 1, 10);
+  EXPECT_GT(allocations, before);
+}
+
+TEST(Allocation, DecodingMakesNoneAfterTheFirstCall) {
+  const Inputs in({8, 2, 64}, 2, 1, 2100);
+  std::vector<float> out(2 * 8 * 64), lse(2 * 8);
+  const View<const float> q(in.q.data(), 2, 1, 8, 64);
+  const Outputs outputs{View<float>(out.data(), 2, 1, 8, 64), View<float>(lse.data(), 2, 1, 8, 1)};
+  const Gqa<8, 2, 64> attend;
+  for (const Storage storage : kAllStorages)
+    for (const Source source : {Source::cache, Source::packed_rows})
+      with_source(in, {.source = source, .storage = storage}, [&](const auto& kv) {
+        attend(q, kv, outputs);
+        const long before = allocations;
+        for (int step = 0; step < 10; ++step) attend(q, kv, outputs, {.window = 100 * step, .softcap = 3.0f});
+        attend(q, kv, outputs);
+        EXPECT_EQ(allocations, before) << testing::name_of(source) << " of " << headwise::name_of(storage);
+      });
+}
+
+TEST(Allocation, AppendingATokenMakesNone) {
+  KvCache<bf16> cache(Heads<>{8, 2, 64}, 300);
+  const std::vector<float> token(2 * 64, 1.0f);
+  const View<const float> row(token.data(), 1, 2, 64);
+  const long before = allocations;
+  for (int t = 0; t < 300; ++t) cache.append(row, row);
+  EXPECT_EQ(allocations, before);
+}
+
+}  // namespace
+}  // namespace headwise
+#endif
