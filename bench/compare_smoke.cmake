@@ -33,8 +33,8 @@ foreach(i RANGE 1 ${expected})
   string(JSON error GET "${json}" cases ${i} error)
   string(JSON limit GET "${json}" cases ${i} error_limit)
   if(NOT written STREQUAL name OR samples EQUAL 0 OR NOT error LESS_EQUAL limit)
-    message(FATAL_ERROR "case ${i} of the JSON file: ${written}, ${samples} samples, error ${error} of at most ${limit}; "
-                        "expected ${name}, verified and timed")
+    message(FATAL_ERROR "case ${i} of the JSON file: ${written}, ${samples} samples, error ${error} of at most "
+                        "${limit}; expected ${name}, verified and timed")
   endif()
 endforeach()
 message(STATUS "${expected} cases verified on ${isa}")

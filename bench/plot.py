@@ -77,13 +77,13 @@ def plot_roofline(document, path):
             peak, read = limit[name], limit["read_bytes_per_s"]
             if peak > 0 and read > 0:
                 knee = min(max(low, peak / read), high)
-                axis.plot([low, knee, high], [min(peak, x * read) / 1e9 for x in (low, knee, high)], style, color="#555",
-                          lw=1.2, label=f"{label}, {read / 1e9:.0f} GB/s")
+                axis.plot([low, knee, high], [min(peak, x * read) / 1e9 for x in (low, knee, high)], style,
+                          color="#555", lw=1.2, label=f"{label}, {read / 1e9:.0f} GB/s")
         labelled = set()
         for case, x in zip(cases, intensity):
             label = f"{case['kind']} {case['storage']}"
-            axis.plot(x, case["flop_per_s"] / 1e9, MARKERS[case["kind"]], color=COLORS[case["storage"]], ms=6, alpha=0.8,
-                      label=None if label in labelled else label)
+            axis.plot(x, case["flop_per_s"] / 1e9, MARKERS[case["kind"]], color=COLORS[case["storage"]], ms=6,
+                      alpha=0.8, label=None if label in labelled else label)
             labelled.add(label)
         threads = "1 thread" if limit["threads"] == 1 else f"{limit['threads']} threads"
         axis.set(xscale="log", yscale="log", title=threads, xlabel="FLOP per byte of K/V", ylabel="GFLOP/s")

@@ -22,8 +22,8 @@ inline float multiply_add(Index steps, float factor, float addend) {
   return sum_of(acc, kChains);
 }
 
-/// Loads `bytes` (a multiple of 4 KiB) from `data`, as `streams` runs side by side (1, 2 or 4), with a software prefetch
-/// `ahead` bytes before each line (0: none). Eight sums, since a single one would be as slow as its additions.
+/// Loads `bytes` (a multiple of 4 KiB) from `data`, as `streams` runs side by side (1, 2 or 4), with a software
+/// prefetch `ahead` bytes before each line (0: none). Eight sums, since a single one would be as slow as its additions.
 template <Index streams>
 inline float read_streams(const char* data, Index bytes, Index ahead) {
   constexpr Index kLine = 64, kSums = 8;

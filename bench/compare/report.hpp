@@ -50,8 +50,8 @@ double speedup_over_mha(const Result& result, const std::vector<Result>& all);
 /// The one table, for people.
 void print_table(std::ostream& out, const RunInfo& info, const std::vector<Result>& results);
 
-/// Everything, for programs (plot.py): the run, and every case with every repetition. Throws std::runtime_error where the
-/// file cannot be written.
+/// Everything, for programs (plot.py): the run, and every case with every repetition. Throws std::runtime_error where
+/// the file cannot be written.
 void write_json(const std::string& path, const RunInfo& info, const std::vector<Result>& results);
 
 }  // namespace compare

@@ -28,8 +28,8 @@ class Runner {
  public:
   explicit Runner(const RunOptions& options) : options_(options), roofline_(options.cold_bytes) {}
 
-  /// Verifies and then times every case; progress goes to stderr. Results are in the order of the cases. Cases that fail
-  /// verification, or whose caches exceed the memory allowed, are named on stderr and not timed.
+  /// Verifies and then times every case; progress goes to stderr. Results are in the order of the cases. Cases that
+  /// fail verification, or whose caches exceed the memory allowed, are named on stderr and not timed.
   std::vector<Result> run(std::span<const Case> cases);
 
   bool all_verified() const { return all_verified_; }

@@ -305,9 +305,9 @@ TEST(LlamaFile, NoChangedByteOfTheHeadCrashes) {
   const std::size_t head = writer.head().size();
   int refused = 0;
   for (std::size_t at = 0; at < head; ++at)
-    for (const std::uint8_t flip : {0x01, 0x80, 0xff}) {
+    for (const auto flip : {std::byte{0x01}, std::byte{0xff}}) {
       auto changed = bytes;
-      changed[at] ^= std::byte{flip};
+      changed[at] ^= flip;
       try {
         const Gguf file(changed, "m");
         const Tokenizer tokenizer(file);

@@ -141,10 +141,11 @@ INSTANTIATE_TEST_SUITE_P(
     Named, Modules,
     ::testing::Values(
         Case{"mha", {.hidden_size = 64, .num_heads = 4}},
-        Case{"gqa_smollm2",
-             {.hidden_size = 576,
+        Case{"smollm2_heads",
+             {.hidden_size = 96,
               .num_heads = 9,
               .num_kv_heads = 3,
+              .head_dim = 64,
               .rope = RopeOptions{.style = RopeStyle::interleaved, .base = 1e5}}},
         Case{"gqa_biases",
              {.hidden_size = 96,

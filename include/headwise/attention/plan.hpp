@@ -81,7 +81,8 @@ class Plan {
     cut_rows(call, threads);
     if (std::ssize(items_) < threads) split_segments(threads);
     // long items first, so that the last ones to be claimed are short
-    std::stable_sort(items_.begin(), items_.end(), [](const WorkItem& a, const WorkItem& b) { return a.cost > b.cost; });
+    // (not std::stable_sort, which allocates)
+    std::sort(items_.begin(), items_.end(), [](const WorkItem& a, const WorkItem& b) { return a.cost > b.cost; });
   }
 
   const std::vector<WorkItem>& items() const { return items_; }

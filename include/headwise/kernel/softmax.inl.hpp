@@ -82,7 +82,7 @@ void rescale(const float* scores, Index rows, const SoftmaxState& state, float* 
       store(sum, load(sum) + load(tile_sum));
       continue;
     }
-    if (tile_max == kNone && old_max == kNone) {  // still no key seen
+    if (tile_max == kNone) {  // still no key seen; or a NaN was, and a tile without a visible key must not take its place
       for (Index t = 0; t < kTileTokens; t += kLanes) store_weight<O>(state.weights, r * kTileTokens + t, zero());
       continue;
     }
