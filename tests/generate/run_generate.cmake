@@ -1,4 +1,7 @@
 # SPDX-License-Identifier: MIT
+string(REPLACE "|" ";" ARGUMENTS "${ARGUMENTS}")
+string(REPLACE "|" ";" EMULATOR "${EMULATOR}")
+
 # run_generate(<argument>...): runs the program; sets exit_code, output and errors.
 # EMULATOR is what runs it in a cross build.
 function(run_generate)
