@@ -14,7 +14,8 @@ namespace generate {
 class Llama {
  public:
   /// Reads and dequantizes all weights. Throws GgufError.
-  Llama(const Gguf& file, ExecutorRef executor) : shape_(file), weights_(file, shape_, executor) {}
+  Llama(const Gguf& file, const LlamaShape& shape, ExecutorRef executor)
+      : shape_(shape), weights_(file, shape, executor) {}
 
   const LlamaShape& shape() const { return shape_; }
   Index vocabulary_size() const { return weights_.embedding.rows(); }

@@ -80,9 +80,8 @@ class Session {
   }
 
   /// Continues the text, shows it, and returns its tokens.
-  std::vector<TokenId> continue_text(const Tokenizer& tokenizer, const CommandLine& line) {
+  std::vector<TokenId> continue_text(const Tokenizer& tokenizer, const CommandLine& line, Sampler& sampler) {
     const Stopwatch time;
-    Sampler sampler(line.sampler);
     Utf8Stream stream;
     std::vector<TokenId> tokens;
     bool full = false;
@@ -116,22 +115,23 @@ class Session {
 
 template <class T>
 void run(const CommandLine& line, const Gguf& file, const Tokenizer& tokenizer, headwise::ThreadPool& pool) {
-  const auto prompt = tokenizer.encode(line.prompt, line.special);
-  const Index count = std::ssize(prompt.ids);
-  headwise::require(count > 0, "prompt (0 tokens) must have at least 1 token to continue");
-  if (prompt.dropped_bytes > 0)
-    std::fprintf(stderr, "left out %td bytes of the prompt for which the vocabulary has no token\n", prompt.dropped_bytes);
-
-  const Llama model(file, pool);
-  if (model.vocabulary_size() != tokenizer.vocabulary_size())
-    file.fail("tensor 'token_embd.weight' has " + std::to_string(model.vocabulary_size()) + " rows and must have one for each of the " +
-              std::to_string(tokenizer.vocabulary_size()) + " tokens");
-  const LlamaShape& shape = model.shape();
+  // what the user got wrong is found before the weights are read
+  Sampler sampler(line.sampler);
+  const LlamaShape shape(file);
   headwise::require(line.context <= shape.context_length, "--context (", line.context, ") must be at most ",
                     shape.context_length, ", what the model was trained for");
   const Index context = line.context == 0 ? shape.context_length : line.context;
+  const auto prompt = tokenizer.encode(line.prompt, line.special);
+  const Index count = std::ssize(prompt.ids);
+  headwise::require(count > 0, "prompt (0 tokens) must have at least 1 token to continue");
   headwise::require(count <= context, "prompt (", count, " tokens) must fit in the context (", context, ")");
+  if (prompt.dropped_bytes > 0)
+    std::fprintf(stderr, "left out %td bytes of the prompt for which the vocabulary has no token\n", prompt.dropped_bytes);
 
+  const Llama model(file, shape, pool);
+  if (model.vocabulary_size() != tokenizer.vocabulary_size())
+    file.fail("tensor 'token_embd.weight' has " + std::to_string(model.vocabulary_size()) + " rows and must have one for each of the " +
+              std::to_string(tokenizer.vocabulary_size()) + " tokens");
   Session<T> session(model, std::min(context, count + line.tokens), pool);
   std::fprintf(stderr, "model: %td layers of %td query heads and %td KV heads of %td; %td threads, %s\n", shape.num_layers,
                shape.num_heads, shape.num_kv_heads, shape.head_dim, pool.concurrency(),
@@ -140,7 +140,7 @@ void run(const CommandLine& line, const Gguf& file, const Tokenizer& tokenizer, 
                std::string(headwise::name_of(line.cache)).c_str());
   if (line.print_ids) print_ids("prompt", prompt.ids);
   session.read_prompt(prompt.ids, line.chunk);
-  const auto tokens = session.continue_text(tokenizer, line);
+  const auto tokens = session.continue_text(tokenizer, line, sampler);
   if (line.print_ids) print_ids("token", tokens);
 }
 

@@ -124,7 +124,7 @@ Vector read_in_chunks(const Llama& model, const std::vector<TokenId>& tokens, st
 }
 
 struct Loaded {
-  explicit Loaded(TinyModel& tiny) : bytes(tiny.write().bytes()), file(bytes, "m"), model(file, executor) {}
+  explicit Loaded(TinyModel& tiny) : bytes(tiny.write().bytes()), file(bytes, "m"), model(file, LlamaShape(file), executor) {}
   Serial executor;
   std::vector<std::byte> bytes;
   Gguf file;
@@ -235,7 +235,7 @@ std::string problem(const GgufWriter& writer) {
   try {
     const Gguf file(bytes, "m");
     Serial serial;
-    Llama model(file, serial);
+    Llama model(file, LlamaShape(file), serial);
     return "";
   } catch (const GgufError& error) {
     return error.what();
@@ -313,7 +313,7 @@ TEST(LlamaFile, NoChangedByteOfTheHeadCrashes) {
         const Tokenizer tokenizer(file);
         const auto ids = tokenizer.encode("the <|end|> 12", true).ids;
         Serial serial;
-        const Llama model(file, serial);
+        const Llama model(file, LlamaShape(file), serial);
         if (model.vocabulary_size() == tokenizer.vocabulary_size() && !ids.empty()) read_in_chunks(model, ids, 3);
       } catch (const GgufError&) {
         ++refused;

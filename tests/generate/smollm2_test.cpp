@@ -50,13 +50,23 @@ TEST_F(SmolLM2, TheFirstStepHasTheReferenceLogits) {
   };
   const MappedFile mapped(GENERATE_TEST_MODEL);
   headwise::ThreadPool pool;
-  const Llama model(Gguf(mapped.bytes(), "model"), pool);
+  const Gguf file(mapped.bytes(), "model");
+  const Llama model(file, LlamaShape(file), pool);
   for (const Case& one : cases) {
     auto cache = model.make_cache<float>(std::ssize(one.prompt));
     Llama::Scratch scratch;
     const Vector logits = model.logits(model.read(std::span<const TokenId>(one.prompt), cache, scratch, pool), pool);
     for (const auto& [token, logit] : one.top) EXPECT_NEAR(logits(token), logit, 1e-3f) << "token " << token;
   }
+}
+
+TEST_F(SmolLM2, AKvCacheHasTheModelsBytesPerToken) {  // 30 layers · 3 KV heads · (64 + 64) numbers
+  const MappedFile mapped(GENERATE_TEST_MODEL);
+  headwise::ThreadPool pool;
+  const Gguf file(mapped.bytes(), "model");
+  const Llama model(file, LlamaShape(file), pool);
+  EXPECT_EQ(model.make_cache<float>(64).bytes_per_token(), 30 * 3 * 128 * 4);
+  EXPECT_EQ(model.make_cache<headwise::bf16>(64).bytes_per_token(), 30 * 3 * 128 * 2);
 }
 
 }  // namespace

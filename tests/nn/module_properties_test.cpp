@@ -1,23 +1,17 @@
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
 
-#include <limits>
-#include <string>
+#include <cmath>
 #include <vector>
 
 #include "headwise/nn/multi_head_attention.hpp"
-#include "headwise/parallel/thread_pool.hpp"
 #include "tests/nn/module_definition.hpp"
-#include "tests/support/errors.hpp"
 
 namespace headwise::nn {
 namespace {
 
-using headwise::testing::expect_error;
-using headwise::testing::module_definition;
 using headwise::testing::ModuleWeights;
 using headwise::testing::random_matrix;
-using headwise::testing::random_vector;
 
 MultiHeadAttention with_weights(const MultiHeadAttentionOptions& options) {
   MultiHeadAttention module(options);

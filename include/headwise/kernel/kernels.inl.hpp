@@ -9,6 +9,7 @@
 #include "headwise/kernel/rows.inl.hpp"
 #include "headwise/kernel/transforms.inl.hpp"
 #include "headwise/kernel/pack.inl.hpp"
+#include "headwise/kernel/row_products.inl.hpp"
 
 #if defined(HEADWISE_BF16_DOT)
 inline constexpr bool kBf16Dot = true;
@@ -35,6 +36,7 @@ constexpr void add_storage(TileKernels& table) {
 constexpr TileKernels make_kernels() {
   TileKernels table{};
   table.isa = kIsa;
+  table.row_products = row_products;
   table.prepare_row = prepare_row;
   table.finish_row = finish_row;
   table.blend = blend;

@@ -58,6 +58,20 @@ struct SumArgs {
   Index tokens;     // 1 … 64: weights beyond are 0 and may be skipped
 };
 
+/// A projection: y[token][output] = x[token]·weight[output] + bias[output], rows of x `x_stride` floats apart, of y
+/// `y_stride`, of weight `inputs`.
+struct ProductArgs {
+  const float* x;
+  Index x_stride;
+  Index tokens;
+  const float* weight;
+  Index inputs;
+  Index outputs;
+  const float* bias;  // null: none
+  float* y;
+  Index y_stride;
+};
+
 /// The tile kernels of one ISA. Everything the library computes on tiles goes through here; what surrounds it is plain
 /// C++. All functions take 64-bit sizes, write only what they name and never allocate or throw.
 struct TileKernels {
@@ -98,6 +112,9 @@ struct TileKernels {
   void (*softcap)(float* scores, Index count, float inverse, float limit);
   /// s[j] += −slope·|first + j| over 64 scores.
   void (*alibi)(float* scores, float slope, float first);
+
+  /// Each y is summed in one order that `inputs` alone decides.
+  void (*row_products)(const ProductArgs&);
 };
 
 }  // namespace headwise

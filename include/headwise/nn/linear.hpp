@@ -3,12 +3,11 @@
 
 #include <Eigen/Core>
 #include <algorithm>
-#include <array>
-#include <type_traits>
 #include <utility>
 
 #include "headwise/core/error.hpp"
 #include "headwise/core/index.hpp"
+#include "headwise/kernel/dispatch.hpp"
 #include "headwise/parallel/executor.hpp"
 #include "headwise/parallel/serial.hpp"
 
@@ -21,51 +20,11 @@ using Vector = Eigen::VectorXf;
 /// expressions (a column-major matrix, say) into a temporary.
 using MatrixRef = Eigen::Ref<const Matrix>;
 
-namespace detail {
-
-// g++ keeps the sums in registers only when told to unroll
-#define HEADWISE_UNROLL_TILE _Pragma("GCC unroll 8")
-
-/// Products of T token rows with O weight rows. Lane l of an output's sum takes the inputs l, l + lanes, …; then the
-/// lanes are added: an order that T and O have no part in. Tokens and outputs only share loads.
-template <int T, int O>
-inline void linear_tile(const float* x, Index x_stride, const float* weight, const float* bias, Index inputs, float* y,
-                        Index y_stride) {
-  using Packet = Eigen::internal::packet_traits<float>::type;
-  constexpr Index lanes = Eigen::internal::packet_traits<float>::size;
-  Packet sum[T][O];
-  HEADWISE_UNROLL_TILE for (int t = 0; t < T; ++t) HEADWISE_UNROLL_TILE for (int o = 0; o < O; ++o) sum[t][o] =
-      Eigen::internal::pset1<Packet>(0.0f);
-  const auto add = [&](const float* a, Index a_stride, const float* w, Index w_stride) {
-    Packet row[T];
-    HEADWISE_UNROLL_TILE for (int t = 0; t < T; ++t) row[t] = Eigen::internal::ploadu<Packet>(a + t * a_stride);
-    HEADWISE_UNROLL_TILE for (int o = 0; o < O; ++o) {
-      const Packet column = Eigen::internal::ploadu<Packet>(w + o * w_stride);
-      HEADWISE_UNROLL_TILE for (int t = 0; t < T; ++t) sum[t][o] = Eigen::internal::pmadd(row[t], column, sum[t][o]);
-    }
-  };
-  Index i = 0;
-  for (; i + lanes <= inputs; i += lanes) add(x + i, x_stride, weight + i, inputs);
-  if (i < inputs) {  // the rest as one more step, padded with zeros
-    std::array<float, static_cast<std::size_t>(T * lanes)> a{};
-    std::array<float, static_cast<std::size_t>(O * lanes)> w{};
-    for (int t = 0; t < T; ++t) std::copy_n(x + t * x_stride + i, inputs - i, a.data() + t * lanes);
-    for (int o = 0; o < O; ++o) std::copy_n(weight + o * inputs + i, inputs - i, w.data() + o * lanes);
-    add(a.data(), lanes, w.data(), lanes);
-  }
-  HEADWISE_UNROLL_TILE for (int t = 0; t < T; ++t) HEADWISE_UNROLL_TILE for (int o = 0; o < O; ++o)
-      y[t * y_stride + o] = Eigen::internal::predux(sum[t][o]) + (bias ? bias[o] : 0.0f);
-}
-
-#undef HEADWISE_UNROLL_TILE
-
-}  // namespace detail
-
 /// y = x·Wᵀ + b, the projection of a model's files: W [output][input], b [output] or none.
 ///
 /// Each number of y is summed in one order that depends on the input size alone. So a row comes out bit for bit the same
 /// alone or among others, with any executor: decode repeats what prefill computed. (Eigen's own product changes its order
-/// with the number of rows.) Vectors are those of the compiler's flags, as everywhere in Eigen.
+/// with the number of rows.)
 class Linear {
  public:
   /// No weight yet: 0 × 0.
@@ -115,34 +74,22 @@ class Linear {
  private:
   // A work item is 32 outputs of 64 tokens: its weights stay in the L2 cache while tokens pass by.
   static constexpr Index kOutputs = 32, kTokens = 64;
-  // 4 × 2 sums, 4 rows and a column fit 16 registers; one token takes 4 outputs, to have as many sums under way as an
-  // addition takes cycles.
-  static constexpr int kTileTokens = 4, kTileOutputs = 2, kRowOutputs = 4;
 
   void run(const float* x, Index x_stride, Index tokens, float* y, Index y_stride, ExecutorRef executor) const {
+    const TileKernels& kernels = headwise::detail::tile_kernels();
     const Index output_blocks = ceil_div(outputs_, kOutputs), token_blocks = ceil_div(tokens, kTokens);
     executor.parallel_for(output_blocks * token_blocks, [&](Index item) {
-      const Index first_token = item / output_blocks * kTokens, first_output = item % output_blocks * kOutputs;
-      const Index end_token = std::min(tokens, first_token + kTokens),
-                  end_output = std::min(outputs_, first_output + kOutputs);
-      Index t = first_token;
-      for (; t + kTileTokens <= end_token; t += kTileTokens)
-        rows<kTileTokens, kTileOutputs>(x + t * x_stride, x_stride, first_output, end_output, y + t * y_stride,
-                                        y_stride);
-      for (; t < end_token; ++t)
-        rows<1, kRowOutputs>(x + t * x_stride, x_stride, first_output, end_output, y + t * y_stride, y_stride);
+      const Index t = item / output_blocks * kTokens, o = item % output_blocks * kOutputs;
+      kernels.row_products({.x = x + t * x_stride,
+                            .x_stride = x_stride,
+                            .tokens = std::min(kTokens, tokens - t),
+                            .weight = weight() + o * inputs_,
+                            .inputs = inputs_,
+                            .outputs = std::min(kOutputs, outputs_ - o),
+                            .bias = bias() ? bias() + o : nullptr,
+                            .y = y + t * y_stride + o,
+                            .y_stride = y_stride});
     });
-  }
-
-  template <int T, int O>
-  void rows(const float* x, Index x_stride, Index output, Index end, float* y, Index y_stride) const {
-    const auto tile = [&]<int N>(std::integral_constant<int, N>) {
-      detail::linear_tile<T, N>(x, x_stride, weight() + output * inputs_, bias() ? bias() + output : nullptr, inputs_,
-                                y + output, y_stride);
-      output += N;
-    };
-    while (output + O <= end) tile(std::integral_constant<int, O>{});
-    while (output < end) tile(std::integral_constant<int, 1>{});
   }
 
   Matrix weight_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -66,7 +67,7 @@ class MultiHeadAttention {
     for (const Shape& s : shapes()) total += s.outputs * s.inputs + (s.bias ? s.outputs : 0);
     return total;
   }
-  /// Numbers of K and V that one token adds to a cache, in bytes of `storage`.
+  /// Bytes of K and V that one token adds to a cache of `storage`, without the padding of its dimensions.
   Index kv_bytes_per_token(Storage storage) const {
     return heads().num_kv_heads() * (heads().head_dim() + heads().value_dim()) * size_of(storage);
   }
