@@ -15,21 +15,28 @@ std::optional<CommandLine> read_command_line(int argc, char** argv, int& exit_co
   CLI::App app{"Continues a text with a Llama-architecture model from a GGUF file, on headwise's attention."};
   app.add_option("model", line.model, "GGUF file, version 3")->required();
   auto* prompt = app.add_option("--prompt", line.prompt, "text to continue");
-  auto* file = app.add_option("--prompt-file", prompt_file, "file that holds the text to continue, taken byte for byte");
+  auto* file =
+      app.add_option("--prompt-file", prompt_file, "file that holds the text to continue, taken byte for byte");
   prompt->excludes(file);
-  app.add_option("--tokens", line.tokens, "tokens to generate at most")->check(CLI::Range(Index{0}, most))->capture_default_str();
+  app.add_option("--tokens", line.tokens, "tokens to generate at most")
+      ->check(CLI::Range(Index{0}, most))
+      ->capture_default_str();
   auto* greedy = app.add_flag("--greedy", line.greedy, "take the most probable token each time");
   app.add_option("--temperature", line.sampler.temperature, "above 1 is bolder, below 1 is surer, 0 is --greedy")
       ->check(CLI::Range(0.0, 1e6))
       ->excludes(greedy)
       ->capture_default_str();
-  app.add_option("--top-p", line.sampler.top_p, "draw from the most probable tokens that have this probability together")
+  app.add_option("--top-p", line.sampler.top_p,
+                 "draw from the most probable tokens that have this probability together")
       ->check(CLI::Range(1e-9, 1.0))
       ->excludes(greedy)
       ->capture_default_str();
-  app.add_option("--seed", line.sampler.seed, "the same seed draws the same tokens")->excludes(greedy)->capture_default_str();
+  app.add_option("--seed", line.sampler.seed, "the same seed draws the same tokens")
+      ->excludes(greedy)
+      ->capture_default_str();
   app.add_flag("--ignore-eos", line.ignore_eos, "go on past the end-of-text token");
-  app.add_flag("--special", line.special, "read control tokens such as <|im_start|> in the prompt, and show those generated");
+  app.add_flag("--special", line.special,
+               "read control tokens such as <|im_start|> in the prompt, and show those generated");
   app.add_flag("--print-ids", line.print_ids, "print the token ids of the prompt and of what was generated");
   app.add_option("--threads", line.threads, "threads; 0: all CPUs the process may use")
       ->check(CLI::Range(Index{0}, Index{4096}))
@@ -37,11 +44,14 @@ std::optional<CommandLine> read_command_line(int argc, char** argv, int& exit_co
   const std::map<std::string, headwise::Storage> storages = {
       {"f32", headwise::Storage::f32}, {"f16", headwise::Storage::f16}, {"bf16", headwise::Storage::bf16}};
   std::string cache = "f32";
-  app.add_option("--cache", cache, "how keys and values are stored")->check(CLI::IsMember({"f32", "f16", "bf16"}))->capture_default_str();
+  app.add_option("--cache", cache, "how keys and values are stored")
+      ->check(CLI::IsMember({"f32", "f16", "bf16"}))
+      ->capture_default_str();
   app.add_option("--chunk", line.chunk, "prompt tokens read at a time; 0: all at once")
       ->check(CLI::Range(Index{0}, most))
       ->capture_default_str();
-  app.add_option("--context", line.context, "prompt and generated tokens together at most; 0: what the model was trained for")
+  app.add_option("--context", line.context,
+                 "prompt and generated tokens together at most; 0: what the model was trained for")
       ->check(CLI::Range(Index{0}, most))
       ->capture_default_str();
   try {

@@ -26,8 +26,8 @@ struct CommandLine {
   Index context = 0;  // tokens to hold at most; 0: what the model was trained for
 };
 
-/// Reads the arguments, and the prompt if it is in a file. Nothing if there is no more to do: then `exit_code` is set and
-/// help, or what is wrong, has been printed. Throws std::runtime_error if the prompt's file cannot be read.
+/// Reads the arguments, and the prompt if it is in a file. Nothing if there is no more to do: then `exit_code` is set,
+/// and help, or what is wrong, has been printed. Throws std::runtime_error if the prompt's file cannot be read.
 std::optional<CommandLine> read_command_line(int argc, char** argv, int& exit_code);
 
 }  // namespace generate

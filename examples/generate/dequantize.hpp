@@ -107,16 +107,26 @@ inline void dequantize(const BlockFormat& format, const std::byte* in, Index cou
     for (Index i = 0; i < count; i += format.elements, in += format.bytes) one(in, out + i);
   };
   switch (format.type) {
-    case TensorType::f32: return each(block::f32);
-    case TensorType::f16: return each(block::f16);
-    case TensorType::bf16: return each(block::bf16);
-    case TensorType::q4_0: return each(block::q4_0);
-    case TensorType::q4_1: return each(block::q4_1);
-    case TensorType::q5_0: return each(block::q5_0);
-    case TensorType::q5_1: return each(block::q5_1);
-    case TensorType::q8_0: return each(block::q8_0);
-    case TensorType::q4_k: return each(block::q4_k);
-    case TensorType::q6_k: return each(block::q6_k);
+    case TensorType::f32:
+      return each(block::f32);
+    case TensorType::f16:
+      return each(block::f16);
+    case TensorType::bf16:
+      return each(block::bf16);
+    case TensorType::q4_0:
+      return each(block::q4_0);
+    case TensorType::q4_1:
+      return each(block::q4_1);
+    case TensorType::q5_0:
+      return each(block::q5_0);
+    case TensorType::q5_1:
+      return each(block::q5_1);
+    case TensorType::q8_0:
+      return each(block::q8_0);
+    case TensorType::q4_k:
+      return each(block::q4_k);
+    case TensorType::q6_k:
+      return each(block::q6_k);
   }
 }
 

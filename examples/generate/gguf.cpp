@@ -19,7 +19,8 @@ template <class T>
 const T& Gguf::value_as(std::string_view key, const char* expected) const {
   const Value& held = value(key);
   if (const T* wanted = std::get_if<T>(&held)) return *wanted;
-  constexpr const char* kinds[] = {"an integer", "an integer above 2^63", "a float", "a boolean", "a string", "an array"};
+  constexpr const char* kinds[] = {"an integer", "an integer above 2^63", "a float", "a boolean", "a string",
+                                   "an array"};
   fail("key " + quoted(key) + " holds " + kinds[held.index()] + " and must hold " + expected);
 }
 
@@ -36,7 +37,8 @@ std::string_view Gguf::text(std::string_view key) const { return value_as<std::s
 
 const std::vector<std::string_view>& Gguf::texts(std::string_view key) const {
   const Array& array = value_as<Array>(key, "an array of strings");
-  if (array.element_type != gguf_type::kString && array.count > 0) fail("key " + quoted(key) + " must hold an array of strings");
+  if (array.element_type != gguf_type::kString && array.count > 0)
+    fail("key " + quoted(key) + " must hold an array of strings");
   return array.texts;
 }
 

@@ -66,8 +66,8 @@ class Gguf {
   struct Array {
     std::uint32_t element_type;
     std::uint64_t count;
-    std::span<const std::byte> bytes;      // numbers
-    std::vector<std::string_view> texts;   // strings
+    std::span<const std::byte> bytes;     // numbers
+    std::vector<std::string_view> texts;  // strings
   };
   // std::uint64_t holds what std::int64_t cannot
   using Value = std::variant<std::int64_t, std::uint64_t, double, bool, std::string_view, Array>;

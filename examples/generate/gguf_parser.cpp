@@ -43,8 +43,8 @@ void GgufParser::parse() {
 void GgufParser::read_header() {
   const auto magic = take(4, "the magic number");
   if (std::memcmp(magic.data(), "GGUF", 4) != 0)
-    fail("is not a GGUF file: it begins with " +
-         quoted({reinterpret_cast<const char*>(magic.data()), magic.size()}) + ", not 'GGUF'");
+    fail("is not a GGUF file: it begins with " + quoted({reinterpret_cast<const char*>(magic.data()), magic.size()}) +
+         ", not 'GGUF'");
   const std::uint32_t version = take_u32("the version");
   if (version == 0x03000000u) fail("is a big-endian GGUF file; only little-endian ones are read");
   if (version != 3) fail("version (" + number_text(version) + ") must be 3");
@@ -58,8 +58,9 @@ void GgufParser::read_header() {
 
 void GgufParser::read_value(std::uint64_t number) {
   const std::string_view key = take_string("the name of key " + number_text(number));
-  if (key.empty() || key.size() > 65535) fail("the name of key " + number_text(number) + " has " + number_text(key.size()) +
-                                              " bytes and must have 1 to 65535");
+  if (key.empty() || key.size() > 65535)
+    fail("the name of key " + number_text(number) + " has " + number_text(key.size()) +
+         " bytes and must have 1 to 65535");
   const std::string what = "the value of key " + quoted(key);
   const std::uint32_t type = take_u32("the type of key " + quoted(key));
   Gguf::Value value;
@@ -76,15 +77,18 @@ Gguf::Value GgufParser::read_scalar(std::uint32_t type, const std::string& what)
   if (size == 0) fail(what + " has type " + number_text(type) + ", which GGUF does not have (0 to 12)");
   const std::uint64_t bits = load(take(size, what), type);
   switch (type) {
-    case kF32: return static_cast<double>(std::bit_cast<float>(static_cast<std::uint32_t>(bits)));
-    case kF64: return std::bit_cast<double>(bits);
+    case kF32:
+      return static_cast<double>(std::bit_cast<float>(static_cast<std::uint32_t>(bits)));
+    case kF64:
+      return std::bit_cast<double>(bits);
     case kBool:
       if (bits > 1) fail(what + " is a boolean (" + number_text(bits) + ") and must be 0 or 1");
       return bits == 1;
     case kU64:
       if (bits >> 63) return bits;
       [[fallthrough]];
-    default: return static_cast<std::int64_t>(bits);
+    default:
+      return static_cast<std::int64_t>(bits);
   }
 }
 
@@ -95,7 +99,8 @@ Gguf::Array GgufParser::read_array(const std::string& what) {
   if (array.element_type == kArray) fail(what + " is an array of arrays, which no model needs");
   const bool strings = array.element_type == kString;
   const std::size_t size = strings ? 8 : size_of(array.element_type);  // a string takes at least its length
-  if (size == 0) fail(what + " is an array of type " + number_text(array.element_type) + ", which GGUF does not have (0 to 12)");
+  if (size == 0)
+    fail(what + " is an array of type " + number_text(array.element_type) + ", which GGUF does not have (0 to 12)");
   check_count(array.count, size, "elements of " + what);
   if (!strings) {
     array.bytes = take(array.count * size, what);
@@ -119,25 +124,27 @@ Tensor GgufParser::read_tensor(std::uint64_t number) {
   Tensor tensor{};
   tensor.name = take_string("the name of tensor " + number_text(number));
   if (tensor.name.empty() || tensor.name.size() > 64)
-    fail("the name of tensor " + number_text(number) + " has " + number_text(tensor.name.size()) + " bytes and must have 1 to 64");
+    fail("the name of tensor " + number_text(number) + " has " + number_text(tensor.name.size()) +
+         " bytes and must have 1 to 64");
   const std::string what = "tensor " + quoted(tensor.name);
 
   const std::uint32_t dimensions = take_u32("the number of dimensions of " + what);
-  if (dimensions < 1 || dimensions > 4) fail(what + " has " + number_text(dimensions) + " dimensions and must have 1 to 4");
+  if (dimensions < 1 || dimensions > 4)
+    fail(what + " has " + number_text(dimensions) + " dimensions and must have 1 to 4");
   tensor.sizes.fill(1);
   Index elements = 1;
   for (std::uint32_t i = 0; i < dimensions; ++i) {
     const std::uint64_t size = take_u64("the dimensions of " + what);
     // a block stores at most 2 numbers in a byte: more elements than that cannot be in the file
     if (size < 1 || size > 2 * bytes_.size() || __builtin_mul_overflow(elements, static_cast<Index>(size), &elements))
-      fail("dimension " + number_text(i) + " (" + number_text(size) + ") of " + what + " must be at least 1 and fit in the file");
+      fail("dimension " + number_text(i) + " (" + number_text(size) + ") of " + what +
+           " must be at least 1 and fit in the file");
     tensor.sizes[i] = static_cast<Index>(size);
   }
 
   const std::uint32_t type = take_u32("the type of " + what);
   tensor.format = find_block_format(type);
-  if (!tensor.format)
-    fail(what + " has type " + number_text(type) + "; read are " + std::string(kBlockFormatNames));
+  if (!tensor.format) fail(what + " has type " + number_text(type) + "; read are " + std::string(kBlockFormatNames));
   if (tensor.sizes[0] % tensor.format->elements != 0)
     fail("rows of " + what + " have " + std::to_string(tensor.sizes[0]) + " elements, not a multiple of the " +
          std::to_string(tensor.format->elements) + " in a block of " + std::string(tensor.format->name));
@@ -180,7 +187,9 @@ std::span<const std::byte> GgufParser::take(std::uint64_t count, const std::stri
   return taken;
 }
 
-std::uint32_t GgufParser::take_u32(const std::string& what) { return static_cast<std::uint32_t>(load(take(4, what), kU32)); }
+std::uint32_t GgufParser::take_u32(const std::string& what) {
+  return static_cast<std::uint32_t>(load(take(4, what), kU32));
+}
 
 std::uint64_t GgufParser::take_u64(const std::string& what) { return load(take(8, what), kU64); }
 

@@ -15,8 +15,8 @@ namespace generate {
 /// The value types of a GGUF file, by their numbers in it.
 namespace gguf_type {
 
-inline constexpr std::uint32_t kU8 = 0, kI8 = 1, kU16 = 2, kI16 = 3, kU32 = 4, kI32 = 5, kF32 = 6, kBool = 7, kString = 8,
-                               kArray = 9, kU64 = 10, kI64 = 11, kF64 = 12;
+inline constexpr std::uint32_t kU8 = 0, kI8 = 1, kU16 = 2, kI16 = 3, kU32 = 4, kI32 = 5, kF32 = 6, kBool = 7,
+                               kString = 8, kArray = 9, kU64 = 10, kI64 = 11, kF64 = 12;
 
 /// Bytes of a value; 0 for strings, arrays and unknown types.
 constexpr std::size_t size_of(std::uint32_t type) {

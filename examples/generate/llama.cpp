@@ -37,9 +37,11 @@ template <class T>
 Vector Llama::read(std::span<const TokenId> tokens, headwise::KvCache<T>& cache, Scratch& scratch, ExecutorRef executor,
                    const std::function<void()>& after_layer) const {
   const Index count = std::ssize(tokens), room = cache.max_tokens() - cache.num_tokens();
-  headwise::require(count >= 1 && count <= room, "tokens (", count, ") must be 1 to the room in the cache (", room, ")");
+  headwise::require(count >= 1 && count <= room, "tokens (", count, ") must be 1 to the room in the cache (", room,
+                    ")");
   for (const TokenId token : tokens)
-    headwise::require(token >= 0 && token < vocabulary_size(), "token (", token, ") must be 0 to ", vocabulary_size() - 1);
+    headwise::require(token >= 0 && token < vocabulary_size(), "token (", token, ") must be 0 to ",
+                      vocabulary_size() - 1);
 
   Matrix& x = scratch.residual;
   x.resize(count, shape_.hidden_size);

@@ -34,9 +34,9 @@ class Llama {
     Matrix residual, normed, gate, up;  // [token][…]
   };
 
-  /// Reads `tokens` (at least 1, each 0 … vocabulary_size − 1), which follow what the cache holds, and appends their keys
-  /// and values to it. Returns the final hidden state of the last one, [hidden]. `after_layer`, if set, is called after
-  /// each layer. Throws std::invalid_argument, with the cache unchanged, if an id is out of range or the cache is full.
+  /// Reads `tokens` (at least 1, each 0 … vocabulary_size − 1), which follow what the cache holds, and appends their
+  /// keys and values to it. Returns the final hidden state of the last one, [hidden]. `after_layer`, if set, is called
+  /// after each layer. Throws std::invalid_argument, with the cache unchanged, if an id is out of range or the cache is full.
   template <class T>
   Vector read(std::span<const TokenId> tokens, headwise::KvCache<T>& cache, Scratch& scratch, ExecutorRef executor,
               const std::function<void()>& after_layer = {}) const;

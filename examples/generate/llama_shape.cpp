@@ -12,7 +12,8 @@ constexpr std::int64_t kLargest = std::int64_t{1} << 30;
 
 Index size(const Gguf& file, const std::string& key, std::int64_t most = kLargest) {
   const std::int64_t value = file.integer(key);
-  if (value < 1 || value > most) file.fail(key + " (" + std::to_string(value) + ") must be 1 to " + std::to_string(most));
+  if (value < 1 || value > most)
+    file.fail(key + " (" + std::to_string(value) + ") must be 1 to " + std::to_string(most));
   return value;
 }
 
@@ -22,7 +23,8 @@ Index size_or(const Gguf& file, const std::string& key, Index otherwise, std::in
 
 double positive(const Gguf& file, const std::string& key) {
   const double value = file.number(key);
-  if (!(std::isfinite(value) && value > 0)) file.fail(key + " (" + std::to_string(value) + ") must be finite and above 0");
+  if (!(std::isfinite(value) && value > 0))
+    file.fail(key + " (" + std::to_string(value) + ") must be finite and above 0");
   return value;
 }
 
@@ -42,7 +44,8 @@ LlamaShape::LlamaShape(const Gguf& file) {
   const std::string_view architecture = file.text("general.architecture");
   if (architecture != "llama") file.fail("general.architecture is " + quoted(architecture) + "; read is 'llama'");
   if (file.has("llama.expert_count") && file.integer("llama.expert_count") != 0)
-    file.fail("llama.expert_count (" + std::to_string(file.integer("llama.expert_count")) + ") must be 0: no mixture of experts");
+    file.fail("llama.expert_count (" + std::to_string(file.integer("llama.expert_count")) +
+              ") must be 0: no mixture of experts");
 
   num_layers = size(file, "llama.block_count");
   hidden_size = size(file, "llama.embedding_length");
@@ -56,8 +59,9 @@ LlamaShape::LlamaShape(const Gguf& file) {
     file.fail("llama.attention.head_count (" + std::to_string(num_heads) + ") must be a multiple of head_count_kv (" +
               std::to_string(num_kv_heads) + ")");
   if (!file.has("llama.attention.key_length") && hidden_size % num_heads != 0)
-    file.fail("llama.embedding_length (" + std::to_string(hidden_size) + ") must be a multiple of attention.head_count (" +
-              std::to_string(num_heads) + ") where attention.key_length is not given");
+    file.fail("llama.embedding_length (" + std::to_string(hidden_size) +
+              ") must be a multiple of attention.head_count (" + std::to_string(num_heads) +
+              ") where attention.key_length is not given");
   head_dim = size_or(file, "llama.attention.key_length", hidden_size / num_heads);
   value_dim = size_or(file, "llama.attention.value_length", head_dim);
   for (const Index dim : {head_dim, value_dim})

@@ -36,7 +36,8 @@ class TensorReader {
 
   /// "<name>.weight" with "<name>.bias" if the file has one.
   Linear linear(const std::string& name, Index outputs, Index inputs) {
-    return {matrix(name + ".weight", outputs, inputs), has(name + ".bias") ? vector(name + ".bias", outputs) : Vector()};
+    return {matrix(name + ".weight", outputs, inputs),
+            has(name + ".bias") ? vector(name + ".bias", outputs) : Vector()};
   }
 
   bool has(const std::string& name) const { return file_.find_tensor(name) != nullptr; }
@@ -44,7 +45,8 @@ class TensorReader {
   /// A tensor that nobody asked for means that the model is not what it was taken for.
   void check_all_taken() const {
     for (const Tensor& tensor : file_.tensors())
-      if (!taken_.contains(tensor.name)) file_.fail("tensor " + quoted(tensor.name) + " is none that a plain Llama model has");
+      if (!taken_.contains(tensor.name))
+        file_.fail("tensor " + quoted(tensor.name) + " is none that a plain Llama model has");
   }
 
  private:
@@ -56,7 +58,8 @@ class TensorReader {
     };
     const Tensor& tensor = file_.tensor(name);
     if (tensor.sizes != sizes)
-      file_.fail("tensor " + quoted(name) + " (" + text(tensor.sizes) + ") must be " + text(sizes) + " by the model's settings");
+      file_.fail("tensor " + quoted(name) + " (" + text(tensor.sizes) + ") must be " + text(sizes) +
+                 " by the model's settings");
     taken_.insert(tensor.name);
     return tensor;
   }

@@ -15,11 +15,11 @@ using headwise::nn::Matrix;
 using headwise::nn::Vector;
 
 struct LlamaLayer {
-  Vector attention_norm;                    // [hidden]
+  Vector attention_norm;  // [hidden]
   headwise::nn::MultiHeadAttention attention;
-  Vector feed_forward_norm;                 // [hidden]
-  Linear gate, up;                          // [feed_forward][hidden]
-  Linear down;                              // [hidden][feed_forward]
+  Vector feed_forward_norm;  // [hidden]
+  Linear gate, up;           // [feed_forward][hidden]
+  Linear down;               // [hidden][feed_forward]
 };
 
 /// The weights of a Llama model as floats.

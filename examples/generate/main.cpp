@@ -61,8 +61,8 @@ class Session {
   void read_prompt(std::span<const TokenId> prompt, Index chunk) {
     const Stopwatch time;
     const Index count = std::ssize(prompt), step = chunk == 0 ? count : chunk;
-    Progress progress(count, model_.shape().num_layers);
-    const bool terminal = isatty(STDERR_FILENO) == 1;
+    const bool terminal = isatty(STDERR_FILENO) == 1;  // there one line is written over, elsewhere each is kept
+    Progress progress(count, model_.shape().num_layers, terminal ? 0.5 : 5.0);
     bool shown = false;
     for (Index begin = 0; begin < count; begin += step) {
       const Index length = std::min(step, count - begin);
@@ -126,15 +126,16 @@ void run(const CommandLine& line, const Gguf& file, const Tokenizer& tokenizer, 
   headwise::require(count > 0, "prompt (0 tokens) must have at least 1 token to continue");
   headwise::require(count <= context, "prompt (", count, " tokens) must fit in the context (", context, ")");
   if (prompt.dropped_bytes > 0)
-    std::fprintf(stderr, "left out %td bytes of the prompt for which the vocabulary has no token\n", prompt.dropped_bytes);
+    std::fprintf(stderr, "left out %td bytes of the prompt for which the vocabulary has no token\n",
+                 prompt.dropped_bytes);
 
   const Llama model(file, shape, pool);
   if (model.vocabulary_size() != tokenizer.vocabulary_size())
-    file.fail("tensor 'token_embd.weight' has " + std::to_string(model.vocabulary_size()) + " rows and must have one for each of the " +
-              std::to_string(tokenizer.vocabulary_size()) + " tokens");
+    file.fail("tensor 'token_embd.weight' has " + std::to_string(model.vocabulary_size()) +
+              " rows and must have one for each of the " + std::to_string(tokenizer.vocabulary_size()) + " tokens");
   Session<T> session(model, std::min(context, count + line.tokens), pool);
-  std::fprintf(stderr, "model: %td layers of %td query heads and %td KV heads of %td; %td threads, %s\n", shape.num_layers,
-               shape.num_heads, shape.num_kv_heads, shape.head_dim, pool.concurrency(),
+  std::fprintf(stderr, "model: %td layers of %td query heads and %td KV heads of %td; %td threads, %s\n",
+               shape.num_layers, shape.num_heads, shape.num_kv_heads, shape.head_dim, pool.concurrency(),
                std::string(headwise::name_of(headwise::current_isa())).c_str());
   std::fprintf(stderr, "KV cache: %td bytes per token (%s)\n", session.kv_bytes_per_token(),
                std::string(headwise::name_of(line.cache)).c_str());
@@ -153,9 +154,15 @@ int run(int argc, char** argv) {
   const Tokenizer tokenizer(file);
   headwise::ThreadPool pool(line->threads);
   switch (line->cache) {
-    case headwise::Storage::f32: run<float>(*line, file, tokenizer, pool); break;
-    case headwise::Storage::f16: run<headwise::f16>(*line, file, tokenizer, pool); break;
-    case headwise::Storage::bf16: run<headwise::bf16>(*line, file, tokenizer, pool); break;
+    case headwise::Storage::f32:
+      run<float>(*line, file, tokenizer, pool);
+      break;
+    case headwise::Storage::f16:
+      run<headwise::f16>(*line, file, tokenizer, pool);
+      break;
+    case headwise::Storage::bf16:
+      run<headwise::bf16>(*line, file, tokenizer, pool);
+      break;
   }
   return 0;
 }

@@ -26,7 +26,7 @@ def table():
         if (kind := class_of(code_point)) != last:
             runs.append(f"0x{code_point << 2 | kind:06x}")
             last = kind
-    lines = [f"    {', '.join(runs[i:i + 12])}," for i in range(0, len(runs), 12)]
+    lines = [f"    {', '.join(runs[i:i + 11])}," for i in range(0, len(runs), 11)]
     return f"""// SPDX-License-Identifier: MIT
 // Made by make_unicode_table.py from Unicode {unicodedata.unidata_version}; edit that instead.
 #include <algorithm>

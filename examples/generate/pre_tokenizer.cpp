@@ -63,7 +63,8 @@ std::size_t gpt2_piece_end(const Characters& characters, std::size_t i, std::siz
   return spaces == end || spaces == i + 1 ? spaces : spaces - 1;
 }
 
-void split_gpt2(const Characters& characters, std::size_t begin, std::size_t end, std::vector<std::string_view>& pieces) {
+void split_gpt2(const Characters& characters, std::size_t begin, std::size_t end,
+                std::vector<std::string_view>& pieces) {
   while (begin < end) {
     const std::size_t next = gpt2_piece_end(characters, begin, end);
     pieces.push_back(characters.bytes(begin, next));
@@ -80,8 +81,8 @@ std::vector<std::string_view> split(std::string_view text, PreTokenizer kind) {
     split_gpt2(characters, 0, characters.count, pieces);
     return pieces;
   }
-  // The digits come out first, so the text before a digit ends there: white space in front of one is a piece of its own,
-  // not split for a digit to take.
+  // The digits come out first, so the text before a digit ends there: white space in front of one is a piece of its
+  // own, not split for the digit to take.
   std::size_t begin = 0;
   for (std::size_t i = 0; i < characters.count; ++i) {
     if (characters.kind(i) != CharClass::number) continue;

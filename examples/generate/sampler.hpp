@@ -20,7 +20,8 @@ inline std::size_t largest_logit(std::span<const float> logits) {
   headwise::require(!logits.empty(), "logits (0) must be at least 1");
   std::size_t best = 0;
   for (std::size_t i = 0; i < logits.size(); ++i) {
-    if (std::isnan(logits[i])) throw std::runtime_error("logit " + std::to_string(i) + " is not a number: the model's weights are damaged");
+    if (std::isnan(logits[i]))
+      throw std::runtime_error("logit " + std::to_string(i) + " is not a number: the model's weights are damaged");
     if (logits[i] > logits[best]) best = i;
   }
   return best;
@@ -38,9 +39,10 @@ class Sampler {
  public:
   /// Throws std::invalid_argument for options out of range.
   explicit Sampler(const SamplerOptions& options) : options_(options), random_(options.seed) {
-    headwise::require(std::isfinite(options.temperature) && options.temperature >= 0, "temperature (", options.temperature,
-                      ") must be finite and at least 0");
-    headwise::require(options.top_p > 0 && options.top_p <= 1, "top_p (", options.top_p, ") must be above 0 and at most 1");
+    headwise::require(std::isfinite(options.temperature) && options.temperature >= 0, "temperature (",
+                      options.temperature, ") must be finite and at least 0");
+    headwise::require(options.top_p > 0 && options.top_p <= 1, "top_p (", options.top_p,
+                      ") must be above 0 and at most 1");
   }
 
   /// Throws std::runtime_error if a logit is NaN.

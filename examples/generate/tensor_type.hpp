@@ -33,9 +33,9 @@ struct BlockFormat {
 };
 
 inline constexpr BlockFormat kBlockFormats[] = {
-    {TensorType::f32, "F32", 1, 4},      {TensorType::f16, "F16", 1, 2},      {TensorType::bf16, "BF16", 1, 2},
-    {TensorType::q4_0, "Q4_0", 32, 18},  {TensorType::q4_1, "Q4_1", 32, 20},  {TensorType::q5_0, "Q5_0", 32, 22},
-    {TensorType::q5_1, "Q5_1", 32, 24},  {TensorType::q8_0, "Q8_0", 32, 34},  {TensorType::q4_k, "Q4_K", 256, 144},
+    {TensorType::f32, "F32", 1, 4},       {TensorType::f16, "F16", 1, 2},     {TensorType::bf16, "BF16", 1, 2},
+    {TensorType::q4_0, "Q4_0", 32, 18},   {TensorType::q4_1, "Q4_1", 32, 20}, {TensorType::q5_0, "Q5_0", 32, 22},
+    {TensorType::q5_1, "Q5_1", 32, 24},   {TensorType::q8_0, "Q8_0", 32, 34}, {TensorType::q4_k, "Q4_K", 256, 144},
     {TensorType::q6_k, "Q6_K", 256, 210},
 };
 inline constexpr std::string_view kBlockFormatNames = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q6_K";

@@ -31,7 +31,9 @@ Tokenizer::Tokenizer(const Gguf& file) : pre_tokenizer_(read_pre_tokenizer(file)
 
   for (std::size_t id = 0; id < tokens.size(); ++id) {
     auto bytes = kinds_[id] == Kind::normal ? written_bytes(tokens[id]) : std::string(tokens[id]);
-    if (!bytes) file.fail("token " + std::to_string(id) + " (" + quoted(tokens[id]) + ") is not written in the byte-level alphabet");
+    if (!bytes)
+      file.fail("token " + std::to_string(id) + " (" + quoted(tokens[id]) +
+                ") is not written in the byte-level alphabet");
     bytes_.push_back(*std::move(bytes));
     if (kinds_[id] != Kind::normal && !bytes_[id].empty()) written_tokens_.push_back(static_cast<TokenId>(id));
   }
@@ -43,7 +45,8 @@ Tokenizer::Tokenizer(const Gguf& file) : pre_tokenizer_(read_pre_tokenizer(file)
     if (const auto id = token_id(file, key)) ends_text_[static_cast<std::size_t>(*id)] = true;
   if (file.has("tokenizer.ggml.add_bos_token") && file.boolean("tokenizer.ggml.add_bos_token")) {
     begin_of_text_ = token_id(file, "tokenizer.ggml.bos_token_id");
-    if (!begin_of_text_) file.fail("tokenizer.ggml.add_bos_token asks for tokenizer.ggml.bos_token_id, which is missing");
+    if (!begin_of_text_)
+      file.fail("tokenizer.ggml.add_bos_token asks for tokenizer.ggml.bos_token_id, which is missing");
   }
 }
 
@@ -60,12 +63,13 @@ void Tokenizer::read_kinds(const Gguf& file) {
   if (!file.has(key)) return;
   const auto types = file.integers(key);
   if (types.size() != kinds_.size())
-    file.fail(std::string(key) + " has " + std::to_string(types.size()) + " elements and must have one for each of the " +
-              std::to_string(kinds_.size()) + " tokens");
+    file.fail(std::string(key) + " has " + std::to_string(types.size()) +
+              " elements and must have one for each of the " + std::to_string(kinds_.size()) + " tokens");
   for (std::size_t id = 0; id < types.size(); ++id) {
     // 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte
     if (types[id] < 1 || types[id] > 6)
-      file.fail("element " + std::to_string(id) + " (" + std::to_string(types[id]) + ") of " + std::string(key) + " must be 1 to 6");
+      file.fail("element " + std::to_string(id) + " (" + std::to_string(types[id]) + ") of " + std::string(key) +
+                " must be 1 to 6");
     if (types[id] != 1) kinds_[id] = types[id] == 4 ? Kind::user_defined : Kind::control;
   }
 }
@@ -86,7 +90,8 @@ void Tokenizer::read_merges(const Gguf& file) {
     };
     const std::size_t space = merges[rank].find(' ');  // written tokens have none
     if (space == std::string_view::npos) wrong("must be two tokens with a space between");
-    const auto left = written_bytes(merges[rank].substr(0, space)), right = written_bytes(merges[rank].substr(space + 1));
+    const auto left = written_bytes(merges[rank].substr(0, space)),
+               right = written_bytes(merges[rank].substr(space + 1));
     if (!left || !right) wrong("is not written in the byte-level alphabet");
     const auto left_id = id_of.find(*left), right_id = id_of.find(*right), merged_id = id_of.find(*left + *right);
     if (left_id == id_of.end() || right_id == id_of.end() || merged_id == id_of.end())

@@ -44,7 +44,7 @@ class Tokenizer {
   std::optional<TokenId> written_token(std::string_view text, bool special) const;
 
   PreTokenizer pre_tokenizer_;
-  std::vector<std::string> bytes_;        // of each token
+  std::vector<std::string> bytes_;  // of each token
   std::vector<Kind> kinds_;
   std::vector<bool> ends_text_;
   std::vector<TokenId> written_tokens_;   // control and user-defined, longest first

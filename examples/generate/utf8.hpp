@@ -64,8 +64,8 @@ inline std::string to_utf8(char32_t value) {
   return {static_cast<char>(0xf0u | (value >> 18)), tail(12), tail(6), tail(0)};
 }
 
-/// Turns a stream of byte strings, which tokens may cut anywhere, into well-formed UTF-8: a character comes out when its
-/// last byte is there, and bytes that belong to none come out as U+FFFD.
+/// Turns a stream of byte strings, which tokens may cut anywhere, into well-formed UTF-8: a character comes out when
+/// its last byte is there, and bytes that belong to none come out as U+FFFD.
 class Utf8Stream {
  public:
   /// What can be shown now.

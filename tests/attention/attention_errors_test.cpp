@@ -137,24 +137,5 @@ TEST_F(AttentionErrors, LengthsAreThoseOfEachSequenceOfTheCache) {
   expect_untouched_error([&] { attend(q(), uneven, {out(), lse()}, {.key_lengths = lengths}); }, {"key_lengths[1] (5)", "(4)"});
 }
 
-TEST(Dispatch, AnIsaThatThisCpuLacksIsNamedAndNothingChanges) {
-  const auto available = available_isas();
-  const Isa before = current_isa();
-  for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512bf16, Isa::neon}) {
-    if (std::find(available.begin(), available.end(), isa) != available.end()) continue;
-    expect_error([&] { set_isa(isa); }, {std::string("isa (").append(name_of(isa)) + ")", name_of(available.front())});
-    EXPECT_EQ(current_isa(), before);
-  }
-}
-
-TEST(Dispatch, EveryAvailableIsaCanBeChosen) {
-  const Isa before = current_isa();
-  for (const Isa isa : available_isas()) {
-    set_isa(isa);
-    EXPECT_EQ(current_isa(), isa);
-  }
-  set_isa(before);
-}
-
 }  // namespace
 }  // namespace headwise

@@ -15,7 +15,8 @@ if(CHECK STREQUAL "ids_lines")  # one line of each, with as many ids as asked fo
   ids_of(token_ids token)
   expect_length(prompt_ids 3)
   expect_length(token_ids 20)
-  foreach(figure "prompt: 3 tokens in .* tokens/s" "generation: 20 tokens in .* tokens/s" "KV cache: [1-9][0-9]* bytes per token .f32.")
+  foreach(figure "prompt: 3 tokens in .* tokens/s" "generation: 20 tokens in .* tokens/s"
+                 "KV cache: [1-9][0-9]* bytes per token .f32.")
     if(NOT errors MATCHES "${figure}")
       message(FATAL_ERROR "stderr should match '${figure}':\n${errors}")
     endif()
@@ -39,7 +40,7 @@ elseif(CHECK STREQUAL "end_of_text")  # drawn at random, token 0 comes soon; it 
   if(NOT ended STREQUAL expected)
     message(FATAL_ERROR "the text should end with its first token 0:\n${ended}\n${expected}")
   endif()
-elseif(CHECK STREQUAL "same_seed")  # the same seed draws the same, whatever the threads and the chunks; another does not
+elseif(CHECK STREQUAL "same_seed")  # draws the same tokens with any threads and chunks; another does not
   set(arguments ${MODEL} --prompt "in the thin" --tokens 60 --temperature 5 --print-ids --ignore-eos)
   run_well(${arguments} --seed 1 --threads 1 --chunk 0)
   ids_of(first token)

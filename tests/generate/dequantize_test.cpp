@@ -31,7 +31,7 @@ struct Golden {
 };
 const std::vector<Golden>& golden() {
   static const std::vector<Golden> all = {
-    // clang-format off
+      // clang-format off
     {TensorType::f32, {{0, 0x1.aa6016p+117f}}},
     {TensorType::f16, {{0, 0x1.02cp-3f}}},
     {TensorType::bf16, {{0, 0x1.16p-31f}}},
@@ -53,7 +53,7 @@ const std::vector<Golden>& golden() {
       {17, 0x1.198p+5f}, {31, -0x1.a64p+2f}, {32, 0x1.fc05p+3f}, {33, -0x1.7178p+5f}, {63, -0x1.3ee3p+5f},
       {64, -0x1.a1dap+7f}, {95, 0x1.990ep+7f}, {100, 0x1.5aca1p+7f}, {127, 0x1.9c5a8p+6f}, {128, -0x1.81f68p+4f},
       {160, 0x1.70eb4p+5f}, {200, 0x1.2b5e6p+6f}, {255, -0x1.07e8p+2f}}},
-    // clang-format on
+      // clang-format on
   };
   return all;
 }
@@ -99,11 +99,13 @@ INSTANTIATE_TEST_SUITE_P(Types, Dequantize, testing::ValuesIn(golden()), [](cons
 
 TEST(DequantizeTest, EveryTypeHasAGoldenBlock) {
   for (const BlockFormat& format : kBlockFormats)
-    EXPECT_TRUE(std::ranges::any_of(golden(), [&](const Golden& one) { return one.type == format.type; })) << format.name;
+    EXPECT_TRUE(std::ranges::any_of(golden(), [&](const Golden& one) { return one.type == format.type; }))
+        << format.name;
 }
 
-// The other way round: codes, scales and offsets are chosen, packed into a block, and must come back as step·code + base.
-// Codes and packing are in exact integers; every product here is exact in float, so values are compared for equality.
+// The other way round: codes, scales and offsets are chosen, packed into a block, and must come back as
+// step·code + base. Codes and packing are in exact integers; every product here is exact in float, so values are
+// compared for equality.
 struct Packed {
   std::vector<std::uint8_t> bytes;
   std::vector<double> expected;
@@ -219,7 +221,8 @@ TEST(DequantizeTest, EightBitCodesAreSigned) {
 
 TEST(DequantizeTest, PlainTypesAreConverted) {
   EXPECT_THAT(dequantized(TensorType::f32, {0, 0, 0x80, 0x3f, 0, 0, 0x20, 0xc1}), testing::ElementsAre(1.0f, -10.0f));
-  EXPECT_THAT(dequantized(TensorType::f16, {0x00, 0x3c, 0x00, 0xc9, 0x01, 0x00}), testing::ElementsAre(1.0f, -10.0f, 0x1p-24f));
+  EXPECT_THAT(dequantized(TensorType::f16, {0x00, 0x3c, 0x00, 0xc9, 0x01, 0x00}),
+              testing::ElementsAre(1.0f, -10.0f, 0x1p-24f));
   EXPECT_THAT(dequantized(TensorType::bf16, {0x80, 0x3f, 0x20, 0xc1}), testing::ElementsAre(1.0f, -10.0f));
 }
 

@@ -177,10 +177,12 @@ TEST(Gguf, AbsurdLengthsAreRefused) {
   const std::uint64_t huge = std::numeric_limits<std::uint64_t>::max();
   EXPECT_THAT(problem(GgufWriter().key("s", 8, Bytes().put(huge))), HasSubstr("in the middle of the value of key 's'"));
   for (const std::uint32_t element : {0u, 4u, 8u, 12u})
-    EXPECT_THAT(problem(GgufWriter().key("a", 9, Bytes().put(element).put(huge))), HasSubstr("elements of the value of key 'a'"));
+    EXPECT_THAT(problem(GgufWriter().key("a", 9, Bytes().put(element).put(huge))),
+                HasSubstr("elements of the value of key 'a'"));
   // times 8 bytes this wraps to 8
-  EXPECT_THAT(problem(GgufWriter().key("a", 9, Bytes().put(10u).put((std::uint64_t{1} << 61) + 1).put(std::uint64_t{0}))),
-              HasSubstr("elements of the value of key 'a'"));
+  EXPECT_THAT(
+      problem(GgufWriter().key("a", 9, Bytes().put(10u).put((std::uint64_t{1} << 61) + 1).put(std::uint64_t{0}))),
+      HasSubstr("elements of the value of key 'a'"));
 }
 
 TEST(Gguf, TypesThatDoNotExistAreNamed) {
@@ -190,7 +192,8 @@ TEST(Gguf, TypesThatDoNotExistAreNamed) {
 }
 
 TEST(Gguf, ABooleanIsZeroOrOne) {
-  EXPECT_THAT(problem(GgufWriter().key("k", 7, Bytes().put(std::uint8_t{2}))), HasSubstr("boolean (2) and must be 0 or 1"));
+  EXPECT_THAT(problem(GgufWriter().key("k", 7, Bytes().put(std::uint8_t{2}))),
+              HasSubstr("boolean (2) and must be 0 or 1"));
 }
 
 TEST(Gguf, NamesStandOnce) {
@@ -203,7 +206,8 @@ TEST(Gguf, NamesHaveALengthInRange) {
   EXPECT_THAT(problem(GgufWriter().u32("", 1)), HasSubstr("has 0 bytes"));
   EXPECT_THAT(problem(GgufWriter().u32(std::string(65536, 'k'), 1)), HasSubstr("has 65536 bytes"));
   EXPECT_THAT(problem(GgufWriter().tensor("", {1}, std::vector<float>{1})), HasSubstr("has 0 bytes"));
-  EXPECT_THAT(problem(GgufWriter().tensor(std::string(65, 't'), {1}, std::vector<float>{1})), HasSubstr("has 65 bytes"));
+  EXPECT_THAT(problem(GgufWriter().tensor(std::string(65, 't'), {1}, std::vector<float>{1})),
+              HasSubstr("has 65 bytes"));
 }
 
 TEST(Gguf, UnprintableNamesAreShownAsCodes) {
@@ -213,7 +217,8 @@ TEST(Gguf, UnprintableNamesAreShownAsCodes) {
 TEST(Gguf, TheAlignmentIsAPowerOfTwoInRange) {
   for (const std::uint32_t alignment : {0u, 1u, 4u, 33u, 131072u})
     EXPECT_THAT(problem(GgufWriter().u32("general.alignment", alignment)), HasSubstr("'general.alignment'"));
-  EXPECT_THAT(problem(GgufWriter().text("general.alignment", "32")), HasSubstr("holds a string and must hold an integer"));
+  EXPECT_THAT(problem(GgufWriter().text("general.alignment", "32")),
+              HasSubstr("holds a string and must hold an integer"));
 }
 
 TEST(Gguf, TensorsHaveOneToFourDimensions) {
@@ -226,7 +231,8 @@ TEST(Gguf, DimensionsThatCannotBeAreRefused) {
   const Bytes data = Bytes().raw(std::string(4096, 'x'));
   EXPECT_THAT(problem(GgufWriter().tensor("t", {0}, 0, data)), HasSubstr("dimension 0 (0) of tensor 't'"));
   EXPECT_THAT(problem(GgufWriter().tensor("t", {4, huge}, 0, data)), HasSubstr("dimension 1 (9223372036854775808)"));
-  EXPECT_THAT(problem(GgufWriter().tensor("t", {std::numeric_limits<std::uint64_t>::max()}, 0, data)), HasSubstr("dimension 0"));
+  EXPECT_THAT(problem(GgufWriter().tensor("t", {std::numeric_limits<std::uint64_t>::max()}, 0, data)),
+              HasSubstr("dimension 0"));
   // each fits, their product (2^48) or its bytes do not
   EXPECT_THAT(problem(GgufWriter().tensor("t", {4096, 4096, 4096, 4096}, 0, data)), HasSubstr("beyond the 4096 bytes"));
 }

@@ -61,7 +61,9 @@ class GgufWriter {
   }
   GgufWriter& u32(std::string_view name, std::uint32_t value) { return key(name, 4, Bytes().put(value)); }
   GgufWriter& f32(std::string_view name, float value) { return key(name, 6, Bytes().put(value)); }
-  GgufWriter& boolean(std::string_view name, bool value) { return key(name, 7, Bytes().put(static_cast<std::uint8_t>(value))); }
+  GgufWriter& boolean(std::string_view name, bool value) {
+    return key(name, 7, Bytes().put(static_cast<std::uint8_t>(value)));
+  }
   GgufWriter& text(std::string_view name, std::string_view value) { return key(name, 8, Bytes().text(value)); }
   GgufWriter& texts(std::string_view name, const std::vector<std::string>& values) {
     Bytes array;
@@ -77,7 +79,8 @@ class GgufWriter {
   }
 
   /// A tensor whose data follows that of the tensor before.
-  GgufWriter& tensor(std::string_view name, const std::vector<std::uint64_t>& sizes, std::uint32_t type, const Bytes& data) {
+  GgufWriter& tensor(std::string_view name, const std::vector<std::uint64_t>& sizes, std::uint32_t type,
+                     const Bytes& data) {
     data_.pad_to(alignment);
     describe(name, sizes, type, data_.size());
     data_.add(data);
@@ -89,7 +92,8 @@ class GgufWriter {
     return tensor(name, sizes, 0, data);
   }
   /// A description alone, of data that is anywhere.
-  GgufWriter& describe(std::string_view name, const std::vector<std::uint64_t>& sizes, std::uint32_t type, std::uint64_t offset) {
+  GgufWriter& describe(std::string_view name, const std::vector<std::uint64_t>& sizes, std::uint32_t type,
+                       std::uint64_t offset) {
     tensors_.text(name).put(static_cast<std::uint32_t>(sizes.size()));
     for (const std::uint64_t size : sizes) tensors_.put(size);
     tensors_.put(type).put(offset);

@@ -7,104 +7,18 @@
 #include <cmath>
 
 #include "examples/generate/tokenizer.hpp"
+#include "tests/generate/naive_llama.hpp"
 #include "tests/generate/tiny_model.hpp"
 
 namespace generate {
 namespace {
 
-using generate_test::Bytes;
 using generate_test::GgufWriter;
+using generate_test::NaiveLlama;
+using generate_test::Row;
 using generate_test::TinyModel;
 using headwise::Serial;
 using testing::HasSubstr;
-
-using Row = std::vector<double>;
-
-/// The model by its definition, in double, one token and one head at a time: logits after the last of `tokens`.
-class NaiveLlama {
- public:
-  explicit NaiveLlama(const TinyModel& model) : model_(model) {}
-
-  Row logits(const std::vector<TokenId>& tokens) const {
-    std::vector<Row> x;
-    for (const TokenId token : tokens) x.push_back(row("token_embd.weight", static_cast<std::size_t>(token), model_.hidden));
-    for (std::uint32_t i = 0; i < model_.layers; ++i) {
-      const std::string prefix = "blk." + std::to_string(i) + ".";
-      attention(x, prefix);
-      for (Row& token : x) feed_forward(token, prefix);
-    }
-    return times(model_.tied ? "token_embd" : "output", norm(x.back(), "output_norm.weight"));
-  }
-
- private:
-  Row row(const std::string& name, std::size_t index, std::size_t length) const {
-    const auto& values = model_.weights.at(name);
-    return {values.begin() + static_cast<Index>(index * length), values.begin() + static_cast<Index>((index + 1) * length)};
-  }
-  Row times(const std::string& name, const Row& x) const {
-    const auto& weight = model_.weights.at(name + ".weight");
-    const auto bias = model_.weights.find(name + ".bias");
-    Row y(weight.size() / x.size());
-    for (std::size_t o = 0; o < y.size(); ++o) {
-      for (std::size_t i = 0; i < x.size(); ++i) y[o] += weight[o * x.size() + i] * x[i];
-      if (bias != model_.weights.end()) y[o] += bias->second[o];
-    }
-    return y;
-  }
-  Row norm(const Row& x, const std::string& name) const {
-    double squares = 0;
-    for (const double value : x) squares += value * value;
-    Row y = x;
-    for (std::size_t i = 0; i < x.size(); ++i)
-      y[i] *= model_.weights.at(name)[i] / std::sqrt(squares / static_cast<double>(x.size()) + model_.epsilon);
-    return y;
-  }
-  void rotate(Row& heads, std::size_t position) const {
-    for (std::size_t head = 0; head < heads.size(); head += model_.head_dim)
-      for (std::size_t i = 0; i < model_.rotary_dim; i += 2) {
-        const double angle = static_cast<double>(position) * std::pow(model_.base, -static_cast<double>(i) / model_.rotary_dim);
-        const double a = heads[head + i], b = heads[head + i + 1];
-        heads[head + i] = a * std::cos(angle) - b * std::sin(angle);
-        heads[head + i + 1] = a * std::sin(angle) + b * std::cos(angle);
-      }
-  }
-  void attention(std::vector<Row>& x, const std::string& prefix) const {
-    std::vector<Row> keys, values;
-    for (std::size_t t = 0; t < x.size(); ++t) {
-      const Row input = norm(x[t], prefix + "attn_norm.weight");
-      Row query = times(prefix + "attn_q", input), key = times(prefix + "attn_k", input);
-      rotate(query, t);
-      rotate(key, t);
-      keys.push_back(key);
-      values.push_back(times(prefix + "attn_v", input));
-      Row attended(query.size());
-      for (std::size_t h = 0; h < model_.heads; ++h) {
-        const std::size_t q = h * model_.head_dim, kv = h / (model_.heads / model_.kv_heads) * model_.head_dim;
-        Row weight(t + 1);
-        double sum = 0;
-        for (std::size_t s = 0; s <= t; ++s) {
-          double score = 0;
-          for (std::size_t d = 0; d < model_.head_dim; ++d) score += query[q + d] * keys[s][kv + d];
-          sum += weight[s] = std::exp(score / std::sqrt(static_cast<double>(model_.head_dim)));
-        }
-        for (std::size_t s = 0; s <= t; ++s)
-          for (std::size_t d = 0; d < model_.head_dim; ++d) attended[q + d] += weight[s] / sum * values[s][kv + d];
-      }
-      const Row output = times(prefix + "attn_output", attended);
-      for (std::size_t i = 0; i < output.size(); ++i) x[t][i] += output[i];
-    }
-  }
-  void feed_forward(Row& x, const std::string& prefix) const {
-    const Row input = norm(x, prefix + "ffn_norm.weight");
-    Row gate = times(prefix + "ffn_gate", input);
-    const Row up = times(prefix + "ffn_up", input);
-    for (std::size_t i = 0; i < gate.size(); ++i) gate[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
-    const Row down = times(prefix + "ffn_down", gate);
-    for (std::size_t i = 0; i < x.size(); ++i) x[i] += down[i];
-  }
-
-  const TinyModel& model_;
-};
 
 std::vector<TokenId> some_tokens(std::size_t count) {
   std::vector<TokenId> tokens;
@@ -114,7 +28,8 @@ std::vector<TokenId> some_tokens(std::size_t count) {
 
 /// Logits after `tokens`, read `chunk` at a time.
 template <class T = float, class E = Serial>
-Vector read_in_chunks(const Llama& model, const std::vector<TokenId>& tokens, std::size_t chunk, E&& executor = Serial{}) {
+Vector read_in_chunks(const Llama& model, const std::vector<TokenId>& tokens, std::size_t chunk,
+                      E&& executor = Serial{}) {
   auto cache = model.make_cache<T>(std::ssize(tokens));
   Llama::Scratch scratch;
   Vector hidden;
@@ -124,7 +39,8 @@ Vector read_in_chunks(const Llama& model, const std::vector<TokenId>& tokens, st
 }
 
 struct Loaded {
-  explicit Loaded(TinyModel& tiny) : bytes(tiny.write().bytes()), file(bytes, "m"), model(file, LlamaShape(file), executor) {}
+  explicit Loaded(TinyModel& tiny)
+      : bytes(tiny.write().bytes()), file(bytes, "m"), model(file, LlamaShape(file), executor) {}
   Serial executor;
   std::vector<std::byte> bytes;
   Gguf file;
@@ -141,7 +57,8 @@ void expect_equal_to_naive(TinyModel tiny) {
     ASSERT_EQ(logits.size(), std::ssize(expected));
     // a few hundred float roundings of numbers of about 1
     for (Index i = 0; i < logits.size(); ++i)
-      ASSERT_NEAR(logits(i), expected[static_cast<std::size_t>(i)], 2e-5) << "logit " << i << " after " << count << " tokens";
+      ASSERT_NEAR(logits(i), expected[static_cast<std::size_t>(i)], 2e-5)
+          << "logit " << i << " after " << count << " tokens";
   }
 }
 
@@ -248,9 +165,11 @@ TEST(LlamaFile, NamesAMissingSetting) {
 }
 
 TEST(LlamaFile, NamesWhatItDoesNotRun) {
-  EXPECT_THAT(problem(GgufWriter().text("general.architecture", "mamba")), HasSubstr("general.architecture is 'mamba'"));
+  EXPECT_THAT(problem(GgufWriter().text("general.architecture", "mamba")),
+              HasSubstr("general.architecture is 'mamba'"));
   EXPECT_THAT(problem(TinyModel().write().u32("llama.expert_count", 8)), HasSubstr("llama.expert_count (8) must be 0"));
-  EXPECT_THAT(problem(TinyModel().write().text("llama.rope.scaling.type", "yarn")), HasSubstr("llama.rope.scaling.type is 'yarn'"));
+  EXPECT_THAT(problem(TinyModel().write().text("llama.rope.scaling.type", "yarn")),
+              HasSubstr("llama.rope.scaling.type is 'yarn'"));
   EXPECT_THAT(problem(TinyModel().write().tensor("rope_freqs.weight", {3}, std::vector<float>{1, 1, 1})),
               HasSubstr("tensor 'rope_freqs.weight' is none that a plain Llama model has"));
 }
@@ -261,7 +180,8 @@ TEST(LlamaFile, NamesImpossibleSettings) {
     change(tiny);
     return problem(tiny.write());
   };
-  EXPECT_THAT(with([](TinyModel& m) { m.kv_heads = 3; }), HasSubstr("head_count (4) must be a multiple of head_count_kv (3)"));
+  EXPECT_THAT(with([](TinyModel& m) { m.kv_heads = 3; }),
+              HasSubstr("head_count (4) must be a multiple of head_count_kv (3)"));
   EXPECT_THAT(with([](TinyModel& m) { m.layers = 0; }), HasSubstr("llama.block_count (0) must be 1 to"));
   EXPECT_THAT(with([](TinyModel& m) { m.rotary_dim = 8; }), HasSubstr("llama.rope.dimension_count (8) must be 1 to 6"));
   EXPECT_THAT(with([](TinyModel& m) { m.rotary_dim = 3; }), HasSubstr("llama.rope.dimension_count (3) must be even"));
@@ -277,7 +197,8 @@ TEST(LlamaFile, NamesTensorsThatAreMissingOrOfAnotherShape) {
   tiny.write_settings(empty);
   EXPECT_EQ(problem(empty), "m: tensor 'token_embd.weight' is missing");
   empty.tensor("token_embd.weight", {4, 2}, std::vector<float>(8));
-  EXPECT_EQ(problem(empty), "m: tensor 'token_embd.weight' (4 x 2 x 1 x 1) must be 20 x 2 x 1 x 1 by the model's settings");
+  EXPECT_EQ(problem(empty),
+            "m: tensor 'token_embd.weight' (4 x 2 x 1 x 1) must be 20 x 2 x 1 x 1 by the model's settings");
   TinyModel deeper;
   GgufWriter lacking;
   deeper.layers = 3;

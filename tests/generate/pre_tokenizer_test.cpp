@@ -31,8 +31,9 @@ TEST(PreTokenizer, WhiteSpaceAtTheEndIsOnePiece) {
 }
 
 TEST(PreTokenizer, EnglishContractionsAreCutOff) {
-  EXPECT_THAT(gpt2("it's we'll they've I'm you'd aren't we're"),
-              ElementsAre("it", "'s", " we", "'ll", " they", "'ve", " I", "'m", " you", "'d", " aren", "'t", " we", "'re"));
+  EXPECT_THAT(
+      gpt2("it's we'll they've I'm you'd aren't we're"),
+      ElementsAre("it", "'s", " we", "'ll", " they", "'ve", " I", "'m", " you", "'d", " aren", "'t", " we", "'re"));
 }
 
 TEST(PreTokenizer, ContractionsAreLowerCaseAndComeBeforeOtherMarks) {
@@ -87,15 +88,17 @@ TEST(PreTokenizer, PiecesOfAnyBytesAreThoseBytes) {
 }
 
 TEST(UnicodeClasses, AreThoseOfTheStandard) {
-  for (const char32_t letter : {U'a', U'Z', U'ª', U'é', U'ß', U'Ж', U'א', U'ع', U'अ', U'中', U'ʰ', U'ǅ', U'\U00020000', U'\U0001d400'})
+  for (const char32_t letter :
+       {U'a', U'Z', U'ª', U'é', U'ß', U'Ж', U'א', U'ع', U'अ', U'中', U'ʰ', U'ǅ', U'\U00020000', U'\U0001d400'})
     EXPECT_EQ(class_of(letter), CharClass::letter) << std::hex << static_cast<std::uint32_t>(letter);
   for (const char32_t number : {U'0', U'9', U'²', U'½', U'٣', U'Ⅷ', U'〇', U'①', U'\U0001d7ce'})
     EXPECT_EQ(class_of(number), CharClass::number) << std::hex << static_cast<std::uint32_t>(number);
-  for (const char32_t space : {U' ', U'\t', U'\n', U'\v', U'\f', U'\r', U'\x85', U'\xa0', U'\u1680', U'\u2003', U'\u2028',
-                               U'\u2029', U'\u202f', U'\u205f', U'\u3000'})
+  for (const char32_t space : {U' ', U'\t', U'\n', U'\v', U'\f', U'\r', U'\x85', U'\xa0', U'\u1680', U'\u2003',
+                               U'\u2028', U'\u2029', U'\u202f', U'\u205f', U'\u3000'})
     EXPECT_EQ(class_of(space), CharClass::space) << std::hex << static_cast<std::uint32_t>(space);
-  for (const char32_t other : {U'\0', U'\x1c', U'\x1f', U'!', U'_', U'\u0301', U'\u200b', U'\u180e', U'€', U'😀', U'\ue000',
-                               U'\U0010ffff', static_cast<char32_t>(0x110000), static_cast<char32_t>(0xffffffff)})
+  for (const char32_t other :
+       {U'\0', U'\x1c', U'\x1f', U'!', U'_', U'\u0301', U'\u200b', U'\u180e', U'€', U'😀', U'\ue000', U'\U0010ffff',
+        static_cast<char32_t>(0x110000), static_cast<char32_t>(0xffffffff)})
     EXPECT_EQ(class_of(other), CharClass::other) << std::hex << static_cast<std::uint32_t>(other);
 }
 

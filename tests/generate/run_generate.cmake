@@ -5,7 +5,8 @@ string(REPLACE "|" ";" EMULATOR "${EMULATOR}")
 # run_generate(<argument>...): runs the program; sets exit_code, output and errors.
 # EMULATOR is what runs it in a cross build.
 function(run_generate)
-  execute_process(COMMAND ${EMULATOR} ${GENERATE} ${ARGN} RESULT_VARIABLE exit_code OUTPUT_VARIABLE output ERROR_VARIABLE errors)
+  execute_process(COMMAND ${EMULATOR} ${GENERATE} ${ARGN}
+                  RESULT_VARIABLE exit_code OUTPUT_VARIABLE output ERROR_VARIABLE errors)
   foreach(name exit_code output errors)
     set(${name} "${${name}}" PARENT_SCOPE)
   endforeach()

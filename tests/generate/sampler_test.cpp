@@ -62,9 +62,7 @@ TEST(Sampler, TemperatureDividesTheLogits) {
   EXPECT_NEAR(first / double{count}, 0.1, 0.0125);  // 1 : 3² = 1 : 9
 }
 
-TEST(Sampler, TemperatureZeroIsGreedy) {
-  EXPECT_THAT(draw({0, 1, 3}, {1, 3, 2}, 50), testing::Each(1u));
-}
+TEST(Sampler, TemperatureZeroIsGreedy) { EXPECT_THAT(draw({0, 1, 3}, {1, 3, 2}, 50), testing::Each(1u)); }
 
 TEST(Sampler, TopPDrawsFromTheFewestTokensThatReachIt) {
   // 0.5, 0.3, 0.15, 0.05
@@ -96,12 +94,12 @@ TEST(Sampler, RefusesOptionsOutOfRange) {
 }
 
 TEST(Progress, IsSilentForAShortPrompt) {
-  Progress progress(100, 3);
+  Progress progress(100, 3, 0.5);
   for (int i = 0; i < 300; ++i) EXPECT_EQ(progress.step(1, 0.003 * i), std::nullopt);
 }
 
-TEST(Progress, TellsTheShareReadTwiceASecond) {
-  Progress progress(1000, 2);
+TEST(Progress, TellsTheShareReadAtIntervals) {
+  Progress progress(1000, 2, 0.5);
   EXPECT_EQ(progress.step(500, 0.9), std::nullopt);
   EXPECT_EQ(progress.step(500, 1.0), "reading the prompt: 50 % (500 of 1000 tokens)");
   EXPECT_EQ(progress.step(500, 1.4), std::nullopt);

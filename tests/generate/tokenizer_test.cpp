@@ -16,7 +16,7 @@ using generate_test::TinyModel;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-/// A vocabulary that a test makes up: first the control tokens, then the user-defined ones, then the bytes, then the rest.
+/// A vocabulary that a test makes up: the control tokens, then the user-defined ones, then the bytes, then the rest.
 struct Vocabulary {
   std::vector<std::string> control, user_defined, bytes, words, merges;
   std::string model = "gpt2", pre = "gpt-2";
@@ -87,7 +87,8 @@ TEST(Tokenizer, AnyBytesComeBack) {
   std::mt19937 random(8);
   for (int trial = 0; trial < 3000; ++trial) {
     std::string text, back;
-    for (auto i = random() % 50; i > 0; --i) text += random() % 2 ? "helo a"[random() % 6] : static_cast<char>(random());
+    for (auto i = random() % 50; i > 0; --i)
+      text += random() % 2 ? "helo a"[random() % 6] : static_cast<char>(random());
     const auto encoded = tokenizer.encode(text, true);
     for (const TokenId id : encoded.ids) back += tokenizer.bytes(id);
     ASSERT_EQ(back, text);
@@ -177,9 +178,11 @@ TEST(Tokenizer, RefusesWhatItDoesNotRead) {
   };
   refused([](Vocabulary& v) { v.model = "llama"; }, "tokenizer.ggml.model is 'llama'");
   refused([](Vocabulary& v) { v.pre = "qwen2"; }, "tokenizer.ggml.pre is 'qwen2'");
-  refused([](Vocabulary& v) { v.words.push_back("two words"); }, "'two words') is not written in the byte-level alphabet");
+  refused([](Vocabulary& v) { v.words.push_back("two words"); },
+          "'two words') is not written in the byte-level alphabet");
   refused([](Vocabulary& v) { v.words.push_back("中"); }, "is not written in the byte-level alphabet");
-  refused([](Vocabulary& v) { v.merges.push_back("he"); }, "element 8 ('he') of tokenizer.ggml.merges must be two tokens");
+  refused([](Vocabulary& v) { v.merges.push_back("he"); },
+          "element 8 ('he') of tokenizer.ggml.merges must be two tokens");
   refused([](Vocabulary& v) { v.merges.push_back("z z"); }, "joins or makes a token that is not in the vocabulary");
   refused([](Vocabulary& v) { v.merges.push_back("中 a"); }, "is not written in the byte-level alphabet");
 }
@@ -198,12 +201,16 @@ TEST(Tokenizer, RefusesAFileThatContradictsItself) {
   EXPECT_THAT([&] { make(base()); }, says("'tokenizer.ggml.tokens' is missing"));
   EXPECT_THAT([&] { make(base().texts("tokenizer.ggml.tokens", {})); }, says("must hold 1 to 2^31 - 1 tokens"));
   EXPECT_THAT([&] { make(base().texts("tokenizer.ggml.tokens", {"a"})); }, says("'tokenizer.ggml.merges' is missing"));
-  EXPECT_THAT([&] { make(with_tokens().i32s("tokenizer.ggml.token_type", {1})); }, says("one for each of the 2 tokens"));
+  EXPECT_THAT([&] { make(with_tokens().i32s("tokenizer.ggml.token_type", {1})); },
+              says("one for each of the 2 tokens"));
   EXPECT_THAT([&] { make(with_tokens().i32s("tokenizer.ggml.token_type", {1, 9})); }, says("element 1 (9)"));
-  EXPECT_THAT([&] { make(with_tokens().u32("tokenizer.ggml.eos_token_id", 2)); }, says("eos_token_id (2) must be 0 to 1"));
-  EXPECT_THAT([&] { make(with_tokens().boolean("tokenizer.ggml.add_bos_token", true)); }, says("bos_token_id, which is missing"));
-  EXPECT_THAT([&] { make(with_tokens().boolean("tokenizer.ggml.add_bos_token", true).u32("tokenizer.ggml.bos_token_id", 7)); },
-              says("bos_token_id (7) must be 0 to 1"));
+  EXPECT_THAT([&] { make(with_tokens().u32("tokenizer.ggml.eos_token_id", 2)); },
+              says("eos_token_id (2) must be 0 to 1"));
+  EXPECT_THAT([&] { make(with_tokens().boolean("tokenizer.ggml.add_bos_token", true)); },
+              says("bos_token_id, which is missing"));
+  EXPECT_THAT(
+      [&] { make(with_tokens().boolean("tokenizer.ggml.add_bos_token", true).u32("tokenizer.ggml.bos_token_id", 7)); },
+      says("bos_token_id (7) must be 0 to 1"));
   EXPECT_NO_THROW(make(with_tokens()));
 }
 

@@ -19,9 +19,9 @@ TEST(Utf8, EveryScalarValueComesBack) {
 }
 
 TEST(Utf8, WhatIsNoCharacterIsOneInvalidByte) {
-  for (const std::string_view text : {"\x80", "\xbf", "\xc0\x80", "\xc1\xbf", "\xc3", "\xc3(", "\xe0\x80\x80", "\xe0\x9f\xbf",
-                                      "\xe2\x82", "\xed\xa0\x80", "\xed\xbf\xbf", "\xf0\x80\x80\x80", "\xf0\x9f\x98",
-                                      "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff"}) {
+  for (const std::string_view text : {"\x80", "\xbf", "\xc0\x80", "\xc1\xbf", "\xc3", "\xc3(", "\xe0\x80\x80",
+                                      "\xe0\x9f\xbf", "\xe2\x82", "\xed\xa0\x80", "\xed\xbf\xbf", "\xf0\x80\x80\x80",
+                                      "\xf0\x9f\x98", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff"}) {
     EXPECT_EQ(first_code_point(text).value, CodePoint::kInvalid);
     EXPECT_EQ(first_code_point(text).bytes, 1u);
   }
@@ -40,7 +40,7 @@ TEST(Utf8, AStreamReplacesWhatIsNoCharacter) {
   Utf8Stream stream;
   EXPECT_EQ(stream.push("a\x80z"), "a" + replacement + "z");
   EXPECT_EQ(stream.push("\xe2\x82"), "");
-  EXPECT_EQ(stream.push("x"), replacement + "x");  // one for the whole beginning
+  EXPECT_EQ(stream.push("x"), replacement + "x");                                   // one for the whole beginning
   EXPECT_EQ(stream.push("\xed\xa0\x80"), replacement + replacement + replacement);  // a surrogate
   EXPECT_EQ(stream.push("\xc3"), "");
   EXPECT_EQ(stream.finish(), replacement);
@@ -52,7 +52,8 @@ TEST(Utf8, WhatAStreamShowsDoesNotDependOnTheCuts) {
   for (int trial = 0; trial < 2000; ++trial) {
     std::string text;
     for (int i = 0; i < 20; ++i)
-      text += random() % 3 == 0 ? std::string(1, static_cast<char>(random())) : to_utf8(static_cast<char32_t>(random() % 0xd800));
+      text += random() % 3 == 0 ? std::string(1, static_cast<char>(random()))
+                                : to_utf8(static_cast<char32_t>(random() % 0xd800));
     Utf8Stream whole, pieces;
     std::string at_once = whole.push(text), joined;
     at_once += whole.finish();

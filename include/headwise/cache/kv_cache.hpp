@@ -193,6 +193,7 @@ class KvCache {
     check_rows("k", k, sequences, k.tokens, shape.num_kv_heads, shape.head_dim);
     check_rows("v", v, sequences, k.tokens, shape.num_kv_heads, shape.value_dim);
     auto& tiles = layers_[static_cast<std::size_t>(layer)];
+    if (k.tokens == 0) return;  // there may be no memory to point into
     make_room(tiles, first_sequence, sequences, k.tokens);
     for (Index b = 0; b < sequences; ++b) {
       const Index sequence = first_sequence + b;
