@@ -55,9 +55,9 @@ KvCache<T> cache_of(const Inputs& in) {
 }
 
 /// Attention over any source; outputs hold NaN before, so that what is not written shows.
-template <class S, class E = const Serial&>
-Results run_over(const S& source, const Inputs& in, const Options& options = {}, E&& executor = Serial{},
-                 const Route& route = {}, const HeadMap* map = nullptr) {
+template <class S>
+Results run_with(ExecutorRef executor, const S& source, const Inputs& in, const Options& options, const Route& route,
+                 const HeadMap* map) {
   const Heads<>& heads = in.heads;
   const Index rows = in.sequences * in.query_tokens * heads.num_heads();
   const float nan = std::numeric_limits<float>::quiet_NaN();
@@ -76,6 +76,19 @@ Results run_over(const S& source, const Inputs& in, const Options& options = {},
   EXPECT_TRUE(lse.gaps_untouched());
   return {out.packed(), lse.packed()};
 }
+// nine combinations of types for each source: compiled once, in run.cpp
+#define HEADWISE_RUN_WITH(linkage, S) \
+  linkage template Results run_with(ExecutorRef, const S&, const Inputs&, const Options&, const Route&, const HeadMap*)
+HEADWISE_RUN_WITH(extern, KvCache<float>);
+HEADWISE_RUN_WITH(extern, KvCache<f16>);
+HEADWISE_RUN_WITH(extern, KvCache<bf16>);
+HEADWISE_RUN_WITH(extern, KvRows);
+
+template <class S, class E = const Serial&>
+Results run_over(const S& source, const Inputs& in, const Options& options = {}, E&& executor = Serial{},
+                 const Route& route = {}, const HeadMap* map = nullptr) {
+  return run_with(ExecutorRef(executor), source, in, options, route, map);
+}
 
 /// Calls f(source) with the keys and values of the inputs as the route's source holds them.
 template <class F>
@@ -90,10 +103,12 @@ auto with_source(const Inputs& in, const Route& route, F&& f) {
   });
 }
 
+Results run_with(ExecutorRef executor, const Inputs& in, const Route& route, const Options& options, const HeadMap* map);
+
 template <class E = const Serial&>
 Results run(const Inputs& in, const Route& route = {}, const Options& options = {}, E&& executor = Serial{},
             const HeadMap* map = nullptr) {
-  return with_source(in, route, [&](const auto& source) { return run_over(source, in, options, executor, route, map); });
+  return run_with(ExecutorRef(executor), in, route, options, map);
 }
 
 /// A test that runs once for every ISA of this architecture; those that the CPU or the build lacks are skipped.
