@@ -52,9 +52,9 @@ void print_rate(const char* what, Index tokens, double seconds) {
 
 /// One text being continued, with keys and values stored as T.
 template <class T>
-class Session {
+class Continuation {
  public:
-  Session(const Llama& model, Index max_tokens, ExecutorRef executor)
+  Continuation(const Llama& model, Index max_tokens, ExecutorRef executor)
       : model_(model), executor_(executor), cache_(model.make_cache<T>(max_tokens)) {}
 
   /// Reads the prompt `chunk` tokens at a time (0: all at once).
@@ -133,15 +133,15 @@ void run(const CommandLine& line, const Gguf& file, const Tokenizer& tokenizer, 
   if (model.vocabulary_size() != tokenizer.vocabulary_size())
     file.fail("tensor 'token_embd.weight' has " + std::to_string(model.vocabulary_size()) +
               " rows and must have one for each of the " + std::to_string(tokenizer.vocabulary_size()) + " tokens");
-  Session<T> session(model, std::min(context, count + line.tokens), pool);
+  Continuation<T> text(model, std::min(context, count + line.tokens), pool);
   std::fprintf(stderr, "model: %td layers of %td query heads and %td KV heads of %td; %td threads, %s\n",
                shape.num_layers, shape.num_heads, shape.num_kv_heads, shape.head_dim, pool.concurrency(),
                std::string(headwise::name_of(headwise::current_isa())).c_str());
-  std::fprintf(stderr, "KV cache: %td bytes per token (%s)\n", session.kv_bytes_per_token(),
+  std::fprintf(stderr, "KV cache: %td bytes per token (%s)\n", text.kv_bytes_per_token(),
                std::string(headwise::name_of(line.cache)).c_str());
   if (line.print_ids) print_ids("prompt", prompt.ids);
-  session.read_prompt(prompt.ids, line.chunk);
-  const auto tokens = session.continue_text(tokenizer, line, sampler);
+  text.read_prompt(prompt.ids, line.chunk);
+  const auto tokens = text.continue_text(tokenizer, line, sampler);
   if (line.print_ids) print_ids("token", tokens);
 }
 

@@ -24,15 +24,15 @@ struct Shape {
 };
 
 struct Parameters {
-  std::optional<double> scale{};           // unset: 1/sqrt(D)
-  bool causal = true;                      // a query at p sees keys 0 … p
-  std::optional<Index> window{};           // a query at p sees keys from p − window + 1 on
-  std::optional<Index> window_right{};     // a query at p sees keys up to p + window_right
-  double softcap = 0;                      // s → softcap·tanh(s/softcap); 0: none
-  std::span<const float> alibi_slopes{};   // [H] adds −slope·|p − key|; empty: none
-  std::optional<Index> key_length{};       // keys that exist; unset: Tk
-  std::optional<Index> query_length{};     // query tokens that exist; unset: Tq
-  std::span<const Index> kv_head_of{};     // [H] the KV head of each query head; empty: h / (H/G)
+  std::optional<double> scale{};          // unset: 1/sqrt(D)
+  bool causal = true;                     // a query at p sees keys 0 … p
+  std::optional<Index> window{};          // a query at p sees keys from p − window + 1 on
+  std::optional<Index> window_right{};    // a query at p sees keys up to p + window_right
+  double softcap = 0;                     // s → softcap·tanh(s/softcap); 0: none
+  std::span<const float> alibi_slopes{};  // [H] adds −slope·|p − key|; empty: none
+  std::optional<Index> key_length{};      // keys that exist; unset: Tk
+  std::optional<Index> query_length{};    // query tokens that exist; unset: Tq
+  std::span<const Index> kv_head_of{};    // [H] the KV head of each query head; empty: h / (H/G)
 };
 
 struct Result {
@@ -47,8 +47,8 @@ struct Result {
 ///   output = Σ softmax(score)·v over the visible keys
 /// A hidden key is never read, and a key whose score is −inf counts as not there. A query that sees no key, or that
 /// does not exist, has output 0 and lse −inf. A NaN or an infinity that is visible goes where arithmetic takes it.
-inline Result attend(const Shape& shape, std::span<const double> q, std::span<const double> k, std::span<const double> v,
-                     const Parameters& parameters = {}) {
+inline Result attend(const Shape& shape, std::span<const double> q, std::span<const double> k,
+                     std::span<const double> v, const Parameters& parameters = {}) {
   const auto [Tq, Tk, H, G, D, DV] = shape;
   const auto at = [](std::span<const double> x, Index i) { return x[static_cast<std::size_t>(i)]; };
   const double infinity = std::numeric_limits<double>::infinity();

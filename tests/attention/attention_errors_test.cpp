@@ -62,8 +62,16 @@ TEST_F(AttentionErrors, QueriesThatDoNotFit) {
 TEST_F(AttentionErrors, OutputsThatDoNotFit) {
   expect_untouched_error([&] { attend(q(), cache, {out(1), lse()}); }, {"sequences of the output (1)", "q (2)"});
   expect_untouched_error([&] { attend(q(), cache, {out(2, 4), lse()}); }, {"tokens of the output (4)", "q (3)"});
-  expect_untouched_error([&] { attend(q(), cache, {out(2, 3, 2), lse()}); }, {"heads of the output (2)", "num_heads (6)"});
-  expect_untouched_error([&] { attend(q(), cache, {out(2, 3, 6, 16), lse()}); }, {"dim of the output (16)", "value_dim (24)"});
+  expect_untouched_error(
+      [&] {
+        attend(q(), cache, {out(2, 3, 2), lse()});
+      },
+      {"heads of the output (2)", "num_heads (6)"});
+  expect_untouched_error(
+      [&] {
+        attend(q(), cache, {out(2, 3, 6, 16), lse()});
+      },
+      {"dim of the output (16)", "value_dim (24)"});
   expect_untouched_error([&] { attend(q(), cache, {out(), lse(3)}); }, {"sequences of lse (3)", "q (2)"});
   expect_untouched_error([&] { attend(q(), cache, {out(), lse(2, 2)}); }, {"tokens of lse (2)", "q (3)"});
   expect_untouched_error([&] { attend(q(), cache, {out(), lse(2, 3, 2)}); }, {"heads of lse (2)", "num_heads (6)"});
@@ -134,7 +142,11 @@ TEST_F(AttentionErrors, LengthsAreThoseOfEachSequenceOfTheCache) {
   KvCache<float> uneven(in.heads, 10, {.num_sequences = 2});
   uneven.append(0, 1, View<const float>(memory.data(), 4, 2, 16), View<const float>(memory.data(), 4, 2, 24));
   const std::vector<Index> lengths{0, 5};
-  expect_untouched_error([&] { attend(q(), uneven, {out(), lse()}, {.key_lengths = lengths}); }, {"key_lengths[1] (5)", "(4)"});
+  expect_untouched_error(
+      [&] {
+        attend(q(), uneven, {out(), lse()}, {.key_lengths = lengths});
+      },
+      {"key_lengths[1] (5)", "(4)"});
 }
 
 }  // namespace

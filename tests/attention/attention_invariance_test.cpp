@@ -57,8 +57,8 @@ TEST_P(Invariance, AnyNumberOfThreadsGivesTheSameBits) {
   };
   // decode that is split along the keys, decode of a batch, append, prefill, prefill with rows shared out
   for (const auto& [heads, sequences, queries, keys] :
-       {Shape{{8, 1, 64}, 1, 1, 4200}, Shape{{8, 2, 64}, 1, 1, 3000}, Shape{{8, 8, 32}, 3, 1, 1100}, Shape{{8, 2, 48}, 1, 5, 2100},
-        Shape{{8, 2, 64}, 1, 150, 150}, Shape{{8, 1, 32}, 1, 40, 60}})
+       {Shape{{8, 1, 64}, 1, 1, 4200}, Shape{{8, 2, 64}, 1, 1, 3000}, Shape{{8, 8, 32}, 3, 1, 1100},
+        Shape{{8, 2, 48}, 1, 5, 2100}, Shape{{8, 2, 64}, 1, 150, 150}, Shape{{8, 1, 32}, 1, 40, 60}})
     for (const Storage storage : kAllStorages)
       for (const auto& [name, options] : cases()) {
         const Inputs in = precise(heads, sequences, queries, keys, 2);
@@ -113,13 +113,15 @@ TEST_P(Invariance, ASequenceGivesTheSameBitsInAnyBatch) {
 }
 
 TEST_P(Invariance, APromptGivesTheSameBitsHoweverItIsCut) {
-  for (const auto& [heads, tokens] : {std::pair<Heads<>, Index>{{8, 2, 64}, 300}, {{8, 8, 32}, 200}, {{2, 1, 80, 48}, 1150}})
+  for (const auto& [heads, tokens] :
+       {std::pair<Heads<>, Index>{{8, 2, 64}, 300}, {{8, 8, 32}, 200}, {{2, 1, 80, 48}, 1150}})
     for (const Storage storage : kAllStorages)
       for (const auto& [name, options] : cases()) {
         if (tokens > 1000 && !options.alibi_slopes.empty()) continue;  // long prompts: fewer cases
         const Inputs in = precise(heads, 1, tokens, tokens, 6);
         const Results at_once = run(in, {.storage = storage}, options);
-        const Index key_row = heads.num_kv_heads() * heads.head_dim(), value_row = heads.num_kv_heads() * heads.value_dim();
+        const Index key_row = heads.num_kv_heads() * heads.head_dim(),
+                    value_row = heads.num_kv_heads() * heads.value_dim();
         for (const Index chunk : {Index{1}, Index{7}, Index{64}, Index{100}}) {
           if (tokens > 1000 && chunk < 64) continue;
           with_type(storage, [&, name = name, heads = heads, tokens = tokens, &options = options]<class T>() {

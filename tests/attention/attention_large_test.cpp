@@ -35,7 +35,8 @@ class Reserved {
 
 /// A view [1][tokens][heads][dim] of reserved memory in which tokens or heads lie kApart from each other, and its copy
 /// of packed numbers.
-View<float> spread(const Reserved& memory, const std::vector<float>& packed, Index tokens, Index heads, Index dim, bool far_tokens) {
+View<float> spread(const Reserved& memory, const std::vector<float>& packed, Index tokens, Index heads, Index dim,
+                   bool far_tokens) {
   const Strides strides = far_tokens ? Strides{0, kApart, dim, 1} : Strides{0, dim, kApart, 1};
   const View<float> view(memory.data(), 1, tokens, heads, dim, strides);
   for (Index t = 0; t < tokens; ++t)
@@ -73,7 +74,8 @@ TEST(AttentionLarge, ACacheBeyond2To31ElementsFindsItsTokens) {
     Inputs both({2, 1, 512}, 2, 2, 0);
     std::copy(in.q.begin(), in.q.end(), both.q.begin() + std::ssize(in.q));
     const Results results = run_over(cache, both), expected = run(in, {.storage = Storage::f16});
-    EXPECT_TRUE(std::equal(expected.output.begin(), expected.output.end(), results.output.begin() + std::ssize(expected.output)));
+    EXPECT_TRUE(std::equal(expected.output.begin(), expected.output.end(),
+                           results.output.begin() + std::ssize(expected.output)));
     std::vector<float> key(512);
     cache.read_key(0, 1, 99, 0, key);
     EXPECT_TRUE(std::equal(key.begin(), key.end(), in.k.begin() + 99 * 512));  // coarse: exact in f16

@@ -51,7 +51,8 @@ struct Lengths {
 class AttentionOptions : public EveryIsa {};
 
 TEST_P(AttentionOptions, MeanWhatTheDefinitionSays) {
-  for (const auto& [queries, keys] : {Lengths{1, 100}, Lengths{17, 130}, Lengths{40, 40}, Lengths{3, 1100}, Lengths{9, 4}}) {
+  for (const auto& [queries, keys] :
+       {Lengths{1, 100}, Lengths{17, 130}, Lengths{40, 40}, Lengths{3, 1100}, Lengths{9, 4}}) {
     const Inputs in({8, 2, 40, 24}, 1, queries, keys, static_cast<unsigned>(keys));
     for (const auto& [name, options] : cases()) {
       const Expected expected(in, options);

@@ -17,7 +17,8 @@ class Poison : public EveryIsa {};
 /// Rows of query token t.
 bool same_token(const Results& a, const Results& b, const Inputs& in, Index token) {
   const Index rows = in.heads.num_heads(), dim = in.heads.value_dim();
-  return std::memcmp(&a.output[static_cast<std::size_t>(token * rows * dim)], &b.output[static_cast<std::size_t>(token * rows * dim)],
+  return std::memcmp(&a.output[static_cast<std::size_t>(token * rows * dim)],
+                     &b.output[static_cast<std::size_t>(token * rows * dim)],
                      static_cast<std::size_t>(rows * dim) * sizeof(float)) == 0 &&
          std::memcmp(&a.lse[static_cast<std::size_t>(token * rows)], &b.lse[static_cast<std::size_t>(token * rows)],
                      static_cast<std::size_t>(rows) * sizeof(float)) == 0;
@@ -30,17 +31,17 @@ TEST_P(Poison, InAKeyOrValueReachesTheQueriesThatSeeItAndNoOther) {
   };
   const std::vector<Index> sixty{60};
   const Case cases[] = {
-      {{}, 5, 100, 98},                       // the last tile, seen by some of the queries
-      {{}, 130, 130, 70},                     // prefill, over several tiles
-      {{}, 130, 130, 0},                      // seen by all
-      {{.window = 10}, 1, 100, 50},           // before the window, in the window's tile or not
+      {{}, 5, 100, 98},              // the last tile, seen by some of the queries
+      {{}, 130, 130, 70},            // prefill, over several tiles
+      {{}, 130, 130, 0},             // seen by all
+      {{.window = 10}, 1, 100, 50},  // before the window, in the window's tile or not
       {{.window = 10}, 1, 100, 89},
-      {{.window = 40}, 100, 200, 130},        // enters and leaves the window
+      {{.window = 40}, 100, 200, 130},  // enters and leaves the window
       {{.causal = false, .window = 3, .window_right = 4}, 90, 90, 45},
-      {{.key_lengths = sixty}, 7, 100, 60},   // behind the end, in its tile or not
+      {{.key_lengths = sixty}, 7, 100, 60},  // behind the end, in its tile or not
       {{.key_lengths = sixty}, 7, 100, 99},
       {{.softcap = 3.0f}, 5, 100, 97},
-      {{}, 2, 2100, 100},                     // must survive the merging of segments
+      {{}, 2, 2100, 100},  // must survive the merging of segments
       {{.window = 1000}, 2, 2100, 1500},
   };
   for (const auto& [options, queries, keys, poisoned] : cases)
@@ -62,8 +63,8 @@ TEST_P(Poison, InAKeyOrValueReachesTheQueriesThatSeeItAndNoOther) {
               const Interval seen = visible(end - queries + t);
               if (poisoned >= seen.begin && poisoned < seen.end) continue;
               ASSERT_TRUE(same_token(actual, expected, clean, t))
-                  << (in_values ? "value " : "key ") << poison << " at " << poisoned << " of " << keys << " reached token " << t
-                  << ", " << testing::name_of(source) << " of " << headwise::name_of(storage);
+                  << (in_values ? "value " : "key ") << poison << " at " << poisoned << " of " << keys
+                  << " reached token " << t << ", " << testing::name_of(source) << " of " << headwise::name_of(storage);
             }
           }
       }
@@ -107,7 +108,8 @@ TEST_P(Poison, OfEveryUnseenTokenAtOnceChangesNothing) {
       for (const Source source : kAllSources) {
         Options limited = options;
         limited.key_lengths = lengths;
-        EXPECT_EQ(run(bad, {.source = source, .storage = storage}, limited), run(clean, {.source = source, .storage = storage}, limited))
+        EXPECT_EQ(run(bad, {.source = source, .storage = storage}, limited),
+                  run(clean, {.source = source, .storage = storage}, limited))
             << testing::name_of(source) << " of " << headwise::name_of(storage);
       }
 }

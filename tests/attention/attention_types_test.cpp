@@ -30,7 +30,10 @@ TEST_P(AttentionTypes, QueriesAndOutputsMayLieAnywhere) {
       const Results packed = run(in, {.queries = queries, .outputs = outputs});
       for (const Layout query_layout : kAllLayouts)
         for (const Layout output_layout : kAllLayouts)
-          EXPECT_EQ(run(in, {.queries = queries, .outputs = outputs, .query_layout = query_layout, .output_layout = output_layout}),
+          EXPECT_EQ(run(in, {.queries = queries,
+                             .outputs = outputs,
+                             .query_layout = query_layout,
+                             .output_layout = output_layout}),
                     packed);
     }
 }
@@ -127,7 +130,8 @@ TEST(AttentionTypes, EigenPointersAreTaken) {
   const auto cache = cache_of<f16>(in);
   Memory q(in.q, Storage::f16, 1, 2, 4, 16), out(std::vector<float>(2 * 4 * 16), Storage::bf16, 1, 2, 4, 16);
   Attention<>(in.heads)(q.view<const Eigen::half>(), cache, out.view<Eigen::bfloat16>());
-  EXPECT_EQ(out.packed(), run_over(cache, in, {}, Serial{}, {.queries = Storage::f16, .outputs = Storage::bf16}).output);
+  EXPECT_EQ(out.packed(),
+            run_over(cache, in, {}, Serial{}, {.queries = Storage::f16, .outputs = Storage::bf16}).output);
 }
 
 }  // namespace

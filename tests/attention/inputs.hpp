@@ -55,7 +55,8 @@ struct Inputs {
   std::vector<float> k;  // [sequence][key token][kv_head][head_dim]
   std::vector<float> v;  // [sequence][key token][kv_head][value_dim]
 
-  Inputs(const Heads<>& shape, Index sequence_count, Index queries, Index keys, unsigned seed = 1, Precision precision = {})
+  Inputs(const Heads<>& shape, Index sequence_count, Index queries, Index keys, unsigned seed = 1,
+         Precision precision = {})
       : heads(shape), sequences(sequence_count), query_tokens(queries), key_tokens(keys) {
     std::mt19937 generator(seed);
     q = random_numbers(sequences * queries * shape.num_heads() * shape.head_dim(), generator, precision);
@@ -91,7 +92,9 @@ class Memory {
       : storage_(storage), sequences_(sequences), tokens_(tokens), heads_(heads), dim_(dim) {
     Index first = 0, odd_bytes = 0, elements = 0;
     switch (layout) {
-      case Layout::odd_byte: odd_bytes = 1; [[fallthrough]];
+      case Layout::odd_byte:
+        odd_bytes = 1;
+        [[fallthrough]];
       case Layout::packed:
         strides_ = {tokens * heads * dim, heads * dim, dim, 1};
         elements = sequences * tokens * heads * dim;
@@ -144,7 +147,8 @@ class Memory {
       for (Index t = 0; t < tokens_; ++t)
         for (Index h = 0; h < heads_; ++h)
           for (Index d = 0; d < dim_; ++d)
-            std::memset(data + offset(b, t, h, d) * size_of(storage_), '\xff', static_cast<std::size_t>(size_of(storage_)));
+            std::memset(data + offset(b, t, h, d) * size_of(storage_), '\xff',
+                        static_cast<std::size_t>(size_of(storage_)));
     return std::all_of(rest.begin(), rest.end(), [](char x) { return x == '\xff'; });
   }
 

@@ -40,8 +40,8 @@ inline reference::Parameters parameters_of(const Options& options) {
 class Expected {
  public:
   Expected(const Inputs& in, const Options& options = {}, const HeadMap* map = nullptr)
-      : options_(options), shape_{in.query_tokens, in.key_tokens,        in.heads.num_heads(), in.heads.num_kv_heads(),
-                                  in.heads.head_dim(), in.heads.value_dim()} {
+      : options_(options), shape_{in.query_tokens,         in.key_tokens,       in.heads.num_heads(),
+                                  in.heads.num_kv_heads(), in.heads.head_dim(), in.heads.value_dim()} {
     const HeadMap* used = options.head_map ? options.head_map : map;
     std::vector<Index> kv_head_of;
     for (Index h = 0; used && h < shape_.num_heads; ++h) kv_head_of.push_back(used->kv_head_of(h));
@@ -62,8 +62,8 @@ class Expected {
     }
     for (std::size_t r = 0; r < rows_.size(); ++r)
       ASSERT_TRUE(near(static_cast<double>(actual.lse[r]), rows_[r].lse, lse_tolerance(rows_[r], route)))
-          << describe(route, what) << "\nlse of " << place(static_cast<Index>(r)) << ": " << actual.lse[r] << ", expected "
-          << rows_[r].lse << " ± " << lse_tolerance(rows_[r], route);
+          << describe(route, what) << "\nlse of " << place(static_cast<Index>(r)) << ": " << actual.lse[r]
+          << ", expected " << rows_[r].lse << " ± " << lse_tolerance(rows_[r], route);
   }
 
  private:
@@ -102,10 +102,13 @@ class Expected {
       for (Index h = 0; h < H; ++h) {
         const std::size_t r = static_cast<std::size_t>(i * H + h);
         for (Index d = 0; d < 2 * DV; ++d)
-          (d < DV ? output_ : spread_).push_back(result.output[r * static_cast<std::size_t>(2 * DV) + static_cast<std::size_t>(d)]);
-        const double slope =
-            options_.alibi_slopes.empty() ? 0 : std::abs(static_cast<double>(options_.alibi_slopes[static_cast<std::size_t>(h)]));
-        rows_.push_back({result.lse[r], scale * largest_query * largest_key, slope * static_cast<double>(std::max(Tq, Tk))});
+          (d < DV ? output_ : spread_)
+              .push_back(result.output[r * static_cast<std::size_t>(2 * DV) + static_cast<std::size_t>(d)]);
+        const double slope = options_.alibi_slopes.empty()
+                                 ? 0
+                                 : std::abs(static_cast<double>(options_.alibi_slopes[static_cast<std::size_t>(h)]));
+        rows_.push_back(
+            {result.lse[r], scale * largest_query * largest_key, slope * static_cast<double>(std::max(Tq, Tk))});
       }
   }
 
@@ -182,8 +185,8 @@ class Expected {
 };
 
 /// Runs the library and checks it against the definition.
-inline void expect_defined(const Inputs& in, const Route& route, const Options& options = {}, const HeadMap* map = nullptr,
-                           std::string_view what = {}) {
+inline void expect_defined(const Inputs& in, const Route& route, const Options& options = {},
+                           const HeadMap* map = nullptr, std::string_view what = {}) {
   Expected(in, options, map).check(run(in, route, options, Serial{}, map), route, what);
 }
 

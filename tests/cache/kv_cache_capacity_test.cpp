@@ -19,7 +19,8 @@ using testing::tile_bytes_of;
 TEST(KvCache, IsFullAtExactlyMaxTokens) {
   KvCache<float> cache(Heads<>{1, 1, 4}, 10);
   const std::vector<float> k(11 * 4, 1.0f);
-  const View<const float> nine(k.data(), 9, 1, 4), one(k.data(), 1, 1, 4), two(k.data(), 2, 1, 4), none(k.data(), 0, 1, 4);
+  const View<const float> nine(k.data(), 9, 1, 4), one(k.data(), 1, 1, 4), two(k.data(), 2, 1, 4),
+      none(k.data(), 0, 1, 4);
   cache.append(nine, nine);
   const Snapshot before(cache);
   expect_error([&] { cache.append(two, two); }, {"tokens (2)", "9 stored", "max_tokens is 10"});
@@ -74,12 +75,21 @@ TEST(KvCache, GrowthThatFindsNoMemoryChangesNothing) {
 }
 
 TEST(KvCache, SizesThatOverflowAreNamedWithoutAnAllocation) {
-  expect_error([] { KvCache<float>(Heads<>{1, 1, 512}, Index{1} << 48, {.num_sequences = 1 << 20}); },
-               {"max_tokens (281474976710656)", "1048576 sequences", "less than 2^63 bytes"});
-  expect_error([] { KvCache<float>(Heads<>{1, 1, 1}, std::numeric_limits<Index>::max()); },
-               {"max_tokens (9223372036854775807)", "must be 1 to"});
-  expect_error([] { KvCache<float>(Heads<>{1, 1, 1}, 1, {.num_sequences = std::numeric_limits<Index>::max()}); },
-               {"9223372036854775807 sequences", "less than 2^63 bytes"});
+  expect_error(
+      [] {
+        KvCache<float>(Heads<>{1, 1, 512}, Index{1} << 48, {.num_sequences = 1 << 20});
+      },
+      {"max_tokens (281474976710656)", "1048576 sequences", "less than 2^63 bytes"});
+  expect_error(
+      [] {
+        KvCache<float>(Heads<>{1, 1, 1}, std::numeric_limits<Index>::max());
+      },
+      {"max_tokens (9223372036854775807)", "must be 1 to"});
+  expect_error(
+      [] {
+        KvCache<float>(Heads<>{1, 1, 1}, 1, {.num_sequences = std::numeric_limits<Index>::max()});
+      },
+      {"9223372036854775807 sequences", "less than 2^63 bytes"});
   KvCache<float> cache(Heads<>{1, 1, 1}, 1, {.growing = true});
   const float x = 1;
   const View<const float> endless(&x, 1, Index{1} << 60, 1, 1, {0, 0, 0, 1});

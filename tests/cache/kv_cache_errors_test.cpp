@@ -34,21 +34,31 @@ class KvCacheErrors : public ::testing::Test {
 };
 
 TEST_F(KvCacheErrors, RowsThatDoNotFitTheLayer) {
-  expect_unchanged_error([&] { cache.append(0, view(2, 4, 2, 8), view(2, 4, 3, 12)); }, {"heads (2) of k", "num_kv_heads (3)"});
-  expect_unchanged_error([&] { cache.append(0, view(2, 4, 3, 8), view(2, 4, 4, 12)); }, {"heads (4) of v", "num_kv_heads (3)"});
+  expect_unchanged_error([&] { cache.append(0, view(2, 4, 2, 8), view(2, 4, 3, 12)); },
+                         {"heads (2) of k", "num_kv_heads (3)"});
+  expect_unchanged_error([&] { cache.append(0, view(2, 4, 3, 8), view(2, 4, 4, 12)); },
+                         {"heads (4) of v", "num_kv_heads (3)"});
   expect_unchanged_error([&] { cache.append(0, view(2, 4, 3, 9), view(2, 4, 3, 12)); }, {"dim (9) of k", "must be 8"});
   expect_unchanged_error([&] { cache.append(0, view(2, 4, 3, 8), view(2, 4, 3, 8)); }, {"dim (8) of v", "must be 12"});
-  expect_unchanged_error([&] { cache.append(0, view(2, 4, 3, 8), view(2, 3, 3, 12)); }, {"tokens (3) of v", "tokens of k (4)"});
-  expect_unchanged_error([&] { cache.append(0, view(1, 4, 3, 8), view(2, 4, 3, 12)); }, {"sequences (1) of k", "must be 2"});
-  expect_unchanged_error([&] { cache.append(0, view(2, 4, 3, 8), view(1, 4, 3, 12)); }, {"sequences (1) of v", "must be 2"});
-  expect_unchanged_error([&] { cache.append(0, 1, view(2, 4, 3, 8), view(1, 4, 3, 12)); }, {"sequences (2) of k", "must be 1"});
+  expect_unchanged_error([&] { cache.append(0, view(2, 4, 3, 8), view(2, 3, 3, 12)); },
+                         {"tokens (3) of v", "tokens of k (4)"});
+  expect_unchanged_error([&] { cache.append(0, view(1, 4, 3, 8), view(2, 4, 3, 12)); },
+                         {"sequences (1) of k", "must be 2"});
+  expect_unchanged_error([&] { cache.append(0, view(2, 4, 3, 8), view(1, 4, 3, 12)); },
+                         {"sequences (1) of v", "must be 2"});
+  expect_unchanged_error([&] { cache.append(0, 1, view(2, 4, 3, 8), view(1, 4, 3, 12)); },
+                         {"sequences (2) of k", "must be 1"});
 }
 
 TEST_F(KvCacheErrors, LayersAndSequencesThatDoNotExist) {
-  expect_unchanged_error([&] { cache.append(2, view(2, 1, 3, 8), view(2, 1, 3, 12)); }, {"layer (2)", "num_layers - 1 (1)"});
-  expect_unchanged_error([&] { cache.append(-1, view(2, 1, 3, 8), view(2, 1, 3, 12)); }, {"layer (-1)", "num_layers - 1 (1)"});
-  expect_unchanged_error([&] { cache.append(0, 2, view(1, 1, 3, 8), view(1, 1, 3, 12)); }, {"sequence (2)", "num_sequences - 1 (1)"});
-  expect_unchanged_error([&] { cache.append(0, -1, view(1, 1, 3, 8), view(1, 1, 3, 12)); }, {"sequence (-1)", "num_sequences - 1 (1)"});
+  expect_unchanged_error([&] { cache.append(2, view(2, 1, 3, 8), view(2, 1, 3, 12)); },
+                         {"layer (2)", "num_layers - 1 (1)"});
+  expect_unchanged_error([&] { cache.append(-1, view(2, 1, 3, 8), view(2, 1, 3, 12)); },
+                         {"layer (-1)", "num_layers - 1 (1)"});
+  expect_unchanged_error([&] { cache.append(0, 2, view(1, 1, 3, 8), view(1, 1, 3, 12)); },
+                         {"sequence (2)", "num_sequences - 1 (1)"});
+  expect_unchanged_error([&] { cache.append(0, -1, view(1, 1, 3, 8), view(1, 1, 3, 12)); },
+                         {"sequence (-1)", "num_sequences - 1 (1)"});
   expect_unchanged_error([&] { cache.append(view(2, 1, 3, 8), view(2, 1, 3, 12)); }, {"2 layers", "num_layers 1"});
   expect_unchanged_error([&] { (void)cache.layer(); }, {"2 layers", "num_layers 1"});
   expect_unchanged_error([&] { (void)cache.layer(5); }, {"layer (5)"});

@@ -109,7 +109,8 @@ void expect_same_from_strided_source() {
     }
   KvCache<T> cache(Heads<>{G, G, D, DV}, tokens);
   const auto* k_data = reinterpret_cast<const S*>(k_bytes.data() + 1);
-  const auto* v_data = reinterpret_cast<const S*>(v_bytes.data() + 1 + 2 * static_cast<std::size_t>(DV - 1) * sizeof(S));
+  const auto* v_data =
+      reinterpret_cast<const S*>(v_bytes.data() + 1 + 2 * static_cast<std::size_t>(DV - 1) * sizeof(S));
   cache.append(View<const S>(k_data, 1, tokens, G, D, {0, k_token, k_head, 1}),
                View<const S>(v_data, 1, tokens, G, DV, {0, v_token, v_head, -2}));
   EXPECT_EQ(tile_bytes_of(cache), tile_bytes_of(expected));
@@ -227,7 +228,9 @@ TEST(KvCache, LayersKeepTheirOwnHeadsAndDimensions) {
 
 TEST(KvCache, DeciLm7BTakesItsPublishedBytesPerToken) {
   std::vector<LayerShape> layers;
-  const auto add = [&](int count, Index kv_heads) { layers.insert(layers.end(), static_cast<std::size_t>(count), {kv_heads, 128}); };
+  const auto add = [&](int count, Index kv_heads) {
+    layers.insert(layers.end(), static_cast<std::size_t>(count), {kv_heads, 128});
+  };
   add(5, 4), add(5, 2), add(1, 4), add(9, 2), add(11, 1), add(1, 4);
   EXPECT_EQ(layers.size(), 32u);
   const KvCache<bf16> cache(layers, 64);

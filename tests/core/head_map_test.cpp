@@ -29,9 +29,7 @@ TEST(HeadMap, ContiguousGivesConsecutiveQueryHeadsOneKvHead) {
   EXPECT_EQ(kv_heads(HeadMap::contiguous(3, 1)), (List{0, 0, 0}));
 }
 
-TEST(HeadMap, CyclicDealsQueryHeadsOut) {
-  EXPECT_EQ(kv_heads(HeadMap::cyclic(5, 2)), (List{0, 1, 0, 1, 0}));
-}
+TEST(HeadMap, CyclicDealsQueryHeadsOut) { EXPECT_EQ(kv_heads(HeadMap::cyclic(5, 2)), (List{0, 1, 0, 1, 0})); }
 
 TEST(HeadMap, BalancedSizesDifferByAtMostOne) {
   EXPECT_EQ(kv_heads(HeadMap::balanced(5, 2)), (List{0, 0, 0, 1, 1}));

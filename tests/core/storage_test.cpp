@@ -80,8 +80,8 @@ TYPED_TEST(SixteenBits, EveryMidpointRoundsToTheEvenNeighbourAndItsNeighboursToT
     for (unsigned low = 0; low < TypeParam::infinity; ++low) {
       const unsigned high = low + 1;
       // the midpoint to infinity is where the next finite value would be: below it rounds down, from it on up
-      const double upper = high == TypeParam::infinity ? 2 * TypeParam::value(low) - TypeParam::value(low - 1)
-                                                       : TypeParam::value(high);
+      const double upper =
+          high == TypeParam::infinity ? 2 * TypeParam::value(low) - TypeParam::value(low - 1) : TypeParam::value(high);
       const double midpoint = (TypeParam::value(low) + upper) / 2;
       const float exact = static_cast<float>(midpoint);
       ASSERT_EQ(static_cast<double>(exact), midpoint) << low;

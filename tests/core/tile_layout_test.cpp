@@ -39,10 +39,10 @@ TEST(TileLayout, EveryValueElementHasItsOwnPlaceInTheTile) {
 
 TEST(TileLayout, PaddedTilesAreFilledWithoutGaps) {
   for (const Storage storage : kAll) {
-    for (Index dim = 8; dim <= 512; dim += 8) EXPECT_EQ(key_index(storage, dim, 63, dim - 1) + 1,
-                                                        key_tile_bytes(storage, dim) / size_of(storage));
-    for (Index dim = 16; dim <= 512; dim += 16) EXPECT_EQ(value_index(storage, dim, 63, dim - 1) + 1,
-                                                          value_tile_bytes(storage, dim) / size_of(storage));
+    for (Index dim = 8; dim <= 512; dim += 8)
+      EXPECT_EQ(key_index(storage, dim, 63, dim - 1) + 1, key_tile_bytes(storage, dim) / size_of(storage));
+    for (Index dim = 16; dim <= 512; dim += 16)
+      EXPECT_EQ(value_index(storage, dim, 63, dim - 1) + 1, value_tile_bytes(storage, dim) / size_of(storage));
   }
 }
 

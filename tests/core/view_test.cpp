@@ -83,7 +83,8 @@ TEST(View, NegativeSizesAreNamed) {
 
 TEST(View, SizesAndOffsetsBeyond61BitsAreNamed) {
   float x = 0;
-  expect_error([&] { View<float>(&x, Index{1} << 32, Index{1} << 16, Index{1} << 16); }, {"4294967296", "less than 2^61"});
+  expect_error([&] { View<float>(&x, Index{1} << 32, Index{1} << 16, Index{1} << 16); },
+               {"4294967296", "less than 2^61"});
   expect_error([&] { View<float>(&x, kLargest, kLargest, kLargest, kLargest); }, {"less than 2^61"});
   expect_error([&] { View<float>(&x, 1, 3, 1, 1, {0, kLargest, 0, 1}); }, {"9223372036854775807", "less than 2^61"});
   expect_error([&] { View<float>(&x, 1, 2, 1, 1, {0, std::numeric_limits<Index>::min(), 0, 1}); }, {"less than 2^61"});

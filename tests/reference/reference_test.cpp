@@ -64,7 +64,8 @@ TEST(Reference, AWindowCountsTheKeysWithTheQuerysOwn) {
 
 TEST(Reference, ARightWindowCountsTheKeysBehindTheQuerysOwn) {
   const Numbers q{1, 1, 1}, k{0, 0, 0}, v{1, 10, 100};
-  expect_near(attend(one_head(3, 3), q, k, v, {.causal = false, .window = 1, .window_right = 1}).output, {5.5, 55, 100});
+  expect_near(attend(one_head(3, 3), q, k, v, {.causal = false, .window = 1, .window_right = 1}).output,
+              {5.5, 55, 100});
   expect_near(attend(one_head(3, 3), q, k, v, {.causal = true, .window = 1, .window_right = 1}).output, {1, 10, 100});
 }
 
@@ -84,8 +85,8 @@ TEST(Reference, AlibiTakesTheDistanceTimesTheSlopeAfterSoftcap) {
 
 TEST(Reference, AlibiCountsTheDistanceToLaterKeysToo) {
   const std::vector<float> slopes{1.0f};
-  const Result r = attend(one_head(2, 2), Numbers{1, 1}, Numbers{0, 0}, Numbers{0, 1},
-                          {.causal = false, .alibi_slopes = slopes});
+  const Result r =
+      attend(one_head(2, 2), Numbers{1, 1}, Numbers{0, 0}, Numbers{0, 1}, {.causal = false, .alibi_slopes = slopes});
   expect_near(r.lse, {std::log(1 + std::exp(-1.0)), std::log(1 + std::exp(-1.0))});
 }
 
@@ -114,7 +115,8 @@ TEST(Reference, AQueryThatSeesNothingGivesZeroAndMinusInfinity) {
 }
 
 TEST(Reference, AKeyWhoseScoreIsMinusInfinityIsNotThere) {
-  const Result r = attend(one_head(1, 3), Numbers{1}, Numbers{0, -kInfinity, ln3}, Numbers{0, 1e300, 4}, {.scale = 1.0});
+  const Result r =
+      attend(one_head(1, 3), Numbers{1}, Numbers{0, -kInfinity, ln3}, Numbers{0, 1e300, 4}, {.scale = 1.0});
   expect_near(r.output, {3});
   expect_near(r.lse, {ln4});
   const Result none = attend(one_head(1, 1), Numbers{1}, Numbers{-kInfinity}, Numbers{5}, {.scale = 1.0});

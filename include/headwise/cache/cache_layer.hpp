@@ -25,11 +25,11 @@ namespace detail {
 
 /// The tiles of one layer: [sequence][kv_head][tile]{K tile | V tile}.
 struct LayerTiles {
-  LayerShape shape;                 // value_dim resolved
-  Index tile_bytes = 0;             // of one tile, K and V
-  Index max_tokens = 0;             // of each sequence
+  LayerShape shape;      // value_dim resolved
+  Index tile_bytes = 0;  // of one tile, K and V
+  Index max_tokens = 0;  // of each sequence
   Index tiles_per_head = 0;
-  std::vector<Index> tokens;        // [sequence] stored
+  std::vector<Index> tokens;  // [sequence] stored
   TileMemory memory;
 
   Index num_sequences() const { return std::ssize(tokens); }

@@ -162,7 +162,8 @@ class KvCache {
             num_sequences() - 1, ")");
   }
   void check_only_layer() const {
-    require(num_layers() == 1, "a KvCache of ", num_layers(), " layers needs the layer to be named: expected num_layers 1");
+    require(num_layers() == 1, "a KvCache of ", num_layers(),
+            " layers needs the layer to be named: expected num_layers 1");
   }
   static void check_shape(std::size_t i, const LayerShape& shape) {
     require(shape.num_kv_heads >= 1 && shape.num_kv_heads <= kMaxKvHeads, "layers[", i, "].num_kv_heads (",
@@ -177,13 +178,15 @@ class KvCache {
     check_sequence(sequence);
     require(token >= 0 && token < tiles.count(sequence), "token (", token, ") must be 0 to num_tokens - 1 (",
             tiles.count(sequence) - 1, ")");
-    require(kv_head >= 0 && kv_head < tiles.shape.num_kv_heads, "kv_head (", kv_head, ") must be 0 to num_kv_heads - 1 (",
-            tiles.shape.num_kv_heads - 1, ")");
+    require(kv_head >= 0 && kv_head < tiles.shape.num_kv_heads, "kv_head (", kv_head,
+            ") must be 0 to num_kv_heads - 1 (", tiles.shape.num_kv_heads - 1, ")");
     return tiles;
   }
-  static void check_rows(const char* name, const ConstArray& rows, Index sequences, Index tokens, Index heads, Index dim) {
+  static void check_rows(const char* name, const ConstArray& rows, Index sequences, Index tokens, Index heads,
+                         Index dim) {
     require(rows.sequences == sequences, "sequences (", rows.sequences, ") of ", name, " must be ", sequences);
-    require(rows.tokens == tokens, "tokens (", rows.tokens, ") of ", name, " must equal the tokens of k (", tokens, ")");
+    require(rows.tokens == tokens, "tokens (", rows.tokens, ") of ", name, " must equal the tokens of k (", tokens,
+            ")");
     require(rows.heads == heads, "heads (", rows.heads, ") of ", name, " must be num_kv_heads (", heads, ")");
     require(rows.dim == dim, "dim (", rows.dim, ") of ", name, " must be ", dim);
   }
@@ -213,8 +216,8 @@ class KvCache {
     Index stored = 0;
     for (Index b = 0; b < sequences; ++b) stored = std::max(stored, tiles.count(first_sequence + b));
     if (tokens <= tiles.max_tokens - stored) return;
-    require(options_.growing, "tokens (", tokens, ") to append must fit beside the ", stored,
-            " stored: max_tokens is ", tiles.max_tokens);
+    require(options_.growing, "tokens (", tokens, ") to append must fit beside the ", stored, " stored: max_tokens is ",
+            tiles.max_tokens);
     require(tokens <= kMaxTokens - stored, "tokens (", tokens, ") to append must be at most ", kMaxTokens - stored);
     tiles = tiles.copy(storage, std::min(kMaxTokens, std::max(stored + tokens, 2 * tiles.max_tokens)));
   }

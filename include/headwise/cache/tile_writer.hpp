@@ -132,9 +132,12 @@ inline void read_rows(const RowSource& source, Index first, Index count, Index d
       read_row<From, To>(source.row<From>(first + t), source.dim_stride, dim, padded, buffer + t * padded);
   };
   switch (source.storage) {
-    case Storage::f32: return read.template operator()<Storage::f32>();
-    case Storage::f16: return read.template operator()<Storage::f16>();
-    case Storage::bf16: return read.template operator()<Storage::bf16>();
+    case Storage::f32:
+      return read.template operator()<Storage::f32>();
+    case Storage::f16:
+      return read.template operator()<Storage::f16>();
+    case Storage::bf16:
+      return read.template operator()<Storage::bf16>();
   }
 }
 

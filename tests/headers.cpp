@@ -1,0 +1,2 @@
+// SPDX-License-Identifier: MIT
+// Compiles nothing: its target holds the precompiled headers of all tests (CMakeLists.txt).
