@@ -11,7 +11,7 @@ Gguf::Gguf(std::span<const std::byte> bytes, std::string name) : name_(std::move
 
 const Gguf::Value& Gguf::value(std::string_view key) const {
   const auto found = values_.find(key);
-  if (found == values_.end()) fail("key " + quoted(key) + " is missing");
+  if (found == values_.end()) fail("key " + in_quotes(key) + " is missing");
   return found->second;
 }
 
@@ -21,7 +21,7 @@ const T& Gguf::value_as(std::string_view key, const char* expected) const {
   if (const T* wanted = std::get_if<T>(&held)) return *wanted;
   constexpr const char* kinds[] = {"an integer", "an integer above 2^63", "a float", "a boolean", "a string",
                                    "an array"};
-  fail("key " + quoted(key) + " holds " + kinds[held.index()] + " and must hold " + expected);
+  fail("key " + in_quotes(key) + " holds " + kinds[held.index()] + " and must hold " + expected);
 }
 
 std::int64_t Gguf::integer(std::string_view key) const { return value_as<std::int64_t>(key, "an integer"); }
@@ -38,20 +38,20 @@ std::string_view Gguf::text(std::string_view key) const { return value_as<std::s
 const std::vector<std::string_view>& Gguf::texts(std::string_view key) const {
   const Array& array = value_as<Array>(key, "an array of strings");
   if (array.element_type != gguf_type::kString && array.count > 0)
-    fail("key " + quoted(key) + " must hold an array of strings");
+    fail("key " + in_quotes(key) + " must hold an array of strings");
   return array.texts;
 }
 
 std::vector<std::int64_t> Gguf::integers(std::string_view key) const {
   const Array& array = value_as<Array>(key, "an array of integers");
-  if (!gguf_type::is_integer(array.element_type)) fail("key " + quoted(key) + " must hold an array of integers");
+  if (!gguf_type::is_integer(array.element_type)) fail("key " + in_quotes(key) + " must hold an array of integers");
   const std::size_t size = gguf_type::size_of(array.element_type);
   std::vector<std::int64_t> values;
   values.reserve(array.count);
   for (std::size_t i = 0; i < array.count; ++i) {
     const std::uint64_t bits = gguf_type::load(array.bytes.subspan(i * size, size), array.element_type);
     if (array.element_type == gguf_type::kU64 && bits >> 63)
-      fail("key " + quoted(key) + " holds an integer above 2^63 at " + std::to_string(i));
+      fail("key " + in_quotes(key) + " holds an integer above 2^63 at " + std::to_string(i));
     values.push_back(static_cast<std::int64_t>(bits));
   }
   return values;
@@ -64,11 +64,11 @@ const Tensor* Gguf::find_tensor(std::string_view name) const {
 
 const Tensor& Gguf::tensor(std::string_view name) const {
   const Tensor* found = find_tensor(name);
-  if (!found) fail("tensor " + quoted(name) + " is missing");
+  if (!found) fail("tensor " + in_quotes(name) + " is missing");
   return *found;
 }
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   constexpr std::size_t longest = 80;
   constexpr const char* digits = "0123456789abcdef";
   std::string out = "'";

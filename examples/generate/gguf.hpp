@@ -83,6 +83,6 @@ class Gguf {
 };
 
 /// `text` in quotes for a message: unprintable bytes as \xNN, long ones cut.
-std::string quoted(std::string_view text);
+std::string in_quotes(std::string_view text);
 
 }  // namespace generate

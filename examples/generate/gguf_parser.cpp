@@ -35,7 +35,7 @@ void GgufParser::parse() {
   for (std::uint64_t i = 0; i < num_tensors_; ++i) {
     out_.tensors_.push_back(read_tensor(i));
     const std::string_view name = out_.tensors_.back().name;
-    if (!out_.tensor_of_name_.emplace(name, i).second) fail("tensor " + quoted(name) + " stands in the file twice");
+    if (!out_.tensor_of_name_.emplace(name, i).second) fail("tensor " + in_quotes(name) + " stands in the file twice");
   }
   place_tensors();
 }
@@ -43,7 +43,7 @@ void GgufParser::parse() {
 void GgufParser::read_header() {
   const auto magic = take(4, "the magic number");
   if (std::memcmp(magic.data(), "GGUF", 4) != 0)
-    fail("is not a GGUF file: it begins with " + quoted({reinterpret_cast<const char*>(magic.data()), magic.size()}) +
+    fail("is not a GGUF file: it begins with " + in_quotes({reinterpret_cast<const char*>(magic.data()), magic.size()}) +
          ", not 'GGUF'");
   const std::uint32_t version = take_u32("the version");
   if (version == 0x03000000u) fail("is a big-endian GGUF file; only little-endian ones are read");
@@ -61,14 +61,14 @@ void GgufParser::read_value(std::uint64_t number) {
   if (key.empty() || key.size() > 65535)
     fail("the name of key " + number_text(number) + " has " + number_text(key.size()) +
          " bytes and must have 1 to 65535");
-  const std::string what = "the value of key " + quoted(key);
-  const std::uint32_t type = take_u32("the type of key " + quoted(key));
+  const std::string what = "the value of key " + in_quotes(key);
+  const std::uint32_t type = take_u32("the type of key " + in_quotes(key));
   Gguf::Value value;
   if (type == kArray)
     value = read_array(what);
   else
     value = read_scalar(type, what);
-  if (!out_.values_.emplace(key, std::move(value)).second) fail("key " + quoted(key) + " stands in the file twice");
+  if (!out_.values_.emplace(key, std::move(value)).second) fail("key " + in_quotes(key) + " stands in the file twice");
 }
 
 Gguf::Value GgufParser::read_scalar(std::uint32_t type, const std::string& what) {
@@ -116,7 +116,7 @@ void GgufParser::read_alignment() {
   if (!out_.has(key)) return;
   const std::int64_t alignment = out_.integer(key);
   if (alignment < 8 || alignment > 65536 || !std::has_single_bit(static_cast<std::uint64_t>(alignment)))
-    fail("key " + quoted(key) + " (" + std::to_string(alignment) + ") must be a power of two from 8 to 65536");
+    fail("key " + in_quotes(key) + " (" + std::to_string(alignment) + ") must be a power of two from 8 to 65536");
   alignment_ = static_cast<std::uint64_t>(alignment);
 }
 
@@ -126,7 +126,7 @@ Tensor GgufParser::read_tensor(std::uint64_t number) {
   if (tensor.name.empty() || tensor.name.size() > 64)
     fail("the name of tensor " + number_text(number) + " has " + number_text(tensor.name.size()) +
          " bytes and must have 1 to 64");
-  const std::string what = "tensor " + quoted(tensor.name);
+  const std::string what = "tensor " + in_quotes(tensor.name);
 
   const std::uint32_t dimensions = take_u32("the number of dimensions of " + what);
   if (dimensions < 1 || dimensions > 4)
@@ -158,7 +158,7 @@ void GgufParser::place_tensors() {
   const std::size_t available = begin < bytes_.size() ? bytes_.size() - begin : 0;
   for (std::size_t i = 0; i < out_.tensors_.size(); ++i) {
     Tensor& tensor = out_.tensors_[i];
-    const std::string what = "tensor " + quoted(tensor.name);
+    const std::string what = "tensor " + in_quotes(tensor.name);
     if (offsets_[i] % alignment_ != 0)
       fail("offset (" + number_text(offsets_[i]) + ") of " + what + " must be a multiple of the alignment (" +
            number_text(alignment_) + ")");
@@ -175,7 +175,7 @@ void GgufParser::place_tensors() {
   std::ranges::sort(in_order, {}, [](const Tensor* tensor) { return tensor->data.data(); });
   for (std::size_t i = 1; i < in_order.size(); ++i)
     if (in_order[i - 1]->data.data() + in_order[i - 1]->data.size() > in_order[i]->data.data())
-      fail("tensors " + quoted(in_order[i - 1]->name) + " and " + quoted(in_order[i]->name) + " share bytes");
+      fail("tensors " + in_quotes(in_order[i - 1]->name) + " and " + in_quotes(in_order[i]->name) + " share bytes");
 }
 
 std::span<const std::byte> GgufParser::take(std::uint64_t count, const std::string& what) {

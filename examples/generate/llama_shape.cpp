@@ -34,7 +34,7 @@ headwise::nn::RopeScaling read_scaling(const Gguf& file) {
     return headwise::nn::LinearScaling{positive(file, "llama.rope.scale_linear")};
   if (!file.has(type_key) || file.text(type_key) == "none") return {};
   if (file.text(type_key) != "linear")
-    file.fail(type_key + " is " + quoted(file.text(type_key)) + "; read are 'none' and 'linear'");
+    file.fail(type_key + " is " + in_quotes(file.text(type_key)) + "; read are 'none' and 'linear'");
   return headwise::nn::LinearScaling{positive(file, factor_key)};
 }
 
@@ -42,7 +42,7 @@ headwise::nn::RopeScaling read_scaling(const Gguf& file) {
 
 LlamaShape::LlamaShape(const Gguf& file) {
   const std::string_view architecture = file.text("general.architecture");
-  if (architecture != "llama") file.fail("general.architecture is " + quoted(architecture) + "; read is 'llama'");
+  if (architecture != "llama") file.fail("general.architecture is " + in_quotes(architecture) + "; read is 'llama'");
   if (file.has("llama.expert_count") && file.integer("llama.expert_count") != 0)
     file.fail("llama.expert_count (" + std::to_string(file.integer("llama.expert_count")) +
               ") must be 0: no mixture of experts");

@@ -46,7 +46,7 @@ class TensorReader {
   void check_all_taken() const {
     for (const Tensor& tensor : file_.tensors())
       if (!taken_.contains(tensor.name))
-        file_.fail("tensor " + quoted(tensor.name) + " is none that a plain Llama model has");
+        file_.fail("tensor " + in_quotes(tensor.name) + " is none that a plain Llama model has");
   }
 
  private:
@@ -58,7 +58,7 @@ class TensorReader {
     };
     const Tensor& tensor = file_.tensor(name);
     if (tensor.sizes != sizes)
-      file_.fail("tensor " + quoted(name) + " (" + text(tensor.sizes) + ") must be " + text(sizes) +
+      file_.fail("tensor " + in_quotes(name) + " (" + text(tensor.sizes) + ") must be " + text(sizes) +
                  " by the model's settings");
     taken_.insert(tensor.name);
     return tensor;

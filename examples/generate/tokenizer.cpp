@@ -13,11 +13,11 @@ namespace {
 
 PreTokenizer read_pre_tokenizer(const Gguf& file) {
   const std::string_view model = file.text("tokenizer.ggml.model");
-  if (model != "gpt2") file.fail("tokenizer.ggml.model is " + quoted(model) + "; read is 'gpt2' (byte-level BPE)");
+  if (model != "gpt2") file.fail("tokenizer.ggml.model is " + in_quotes(model) + "; read is 'gpt2' (byte-level BPE)");
   const std::string_view name = file.text("tokenizer.ggml.pre");
   if (name == "smollm") return PreTokenizer::smollm;
   if (name == "gpt-2" || name == "gpt2") return PreTokenizer::gpt2;
-  file.fail("tokenizer.ggml.pre is " + quoted(name) + "; read are 'smollm' and 'gpt-2'");
+  file.fail("tokenizer.ggml.pre is " + in_quotes(name) + "; read are 'smollm' and 'gpt-2'");
 }
 
 }  // namespace
@@ -32,7 +32,7 @@ Tokenizer::Tokenizer(const Gguf& file) : pre_tokenizer_(read_pre_tokenizer(file)
   for (std::size_t id = 0; id < tokens.size(); ++id) {
     auto bytes = kinds_[id] == Kind::normal ? written_bytes(tokens[id]) : std::string(tokens[id]);
     if (!bytes)
-      file.fail("token " + std::to_string(id) + " (" + quoted(tokens[id]) +
+      file.fail("token " + std::to_string(id) + " (" + in_quotes(tokens[id]) +
                 ") is not written in the byte-level alphabet");
     bytes_.push_back(*std::move(bytes));
     if (kinds_[id] != Kind::normal && !bytes_[id].empty()) written_tokens_.push_back(static_cast<TokenId>(id));
@@ -86,7 +86,7 @@ void Tokenizer::read_merges(const Gguf& file) {
   const auto& merges = file.texts("tokenizer.ggml.merges");
   for (std::size_t rank = 0; rank < merges.size(); ++rank) {
     const auto wrong = [&](const char* why) {
-      file.fail("element " + std::to_string(rank) + " (" + quoted(merges[rank]) + ") of tokenizer.ggml.merges " + why);
+      file.fail("element " + std::to_string(rank) + " (" + in_quotes(merges[rank]) + ") of tokenizer.ggml.merges " + why);
     };
     const std::size_t space = merges[rank].find(' ');  // written tokens have none
     if (space == std::string_view::npos) wrong("must be two tokens with a space between");
