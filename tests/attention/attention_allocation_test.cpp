@@ -1,39 +1,13 @@
 // SPDX-License-Identifier: MIT
-// Attention allocates nothing after the first call of its size. This file replaces operator new for the whole test
-// program, except where a sanitizer brings its own.
-#include "tests/parallel/sanitizers.hpp"
+// Attention allocates nothing after the first call of its size, which counted_new.hpp sees for the whole test program,
+// except where a sanitizer brings its own operator new.
+#include "tests/support/sanitizers.hpp"
 
 #if !defined(HEADWISE_TEST_ASAN) && !defined(HEADWISE_TEST_TSAN)
 #include <gtest/gtest.h>
 
-#include <atomic>
-#include <cstdlib>
-#include <new>
-
 #include "tests/attention/run.hpp"
-
-namespace {
-std::atomic<long> allocations{0};
-
-void* counted(std::size_t bytes, std::size_t alignment) {
-  ++allocations;
-  // aligned_alloc wants a multiple of the alignment
-  void* memory = std::aligned_alloc(alignment, (bytes + alignment) / alignment * alignment);
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
-}
-}  // namespace
-
-// Not inlined: g++ would see malloc on one side and operator delete on the other, and warn.
-#define NOINLINE __attribute__((noinline))
-NOINLINE void* operator new(std::size_t bytes) { return counted(bytes, alignof(std::max_align_t)); }
-NOINLINE void* operator new(std::size_t bytes, std::align_val_t alignment) {
-  return counted(bytes, static_cast<std::size_t>(alignment));
-}
-NOINLINE void operator delete(void* memory) noexcept { std::free(memory); }
-NOINLINE void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-NOINLINE void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-NOINLINE void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+#include "tests/support/counted_new.hpp"
 
 namespace headwise {
 namespace {

@@ -5,7 +5,7 @@
 
 #include "headwise/cache/kv_cache.hpp"
 #include "tests/cache/cache_contents.hpp"
-#include "tests/parallel/sanitizers.hpp"
+#include "tests/support/sanitizers.hpp"
 #include "tests/support/errors.hpp"
 
 namespace headwise {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A decode loop allocates nothing after its first step. This file counts malloc for the whole test program (Eigen does
 // not go through operator new), where the C library lets a program do so.
-#include "tests/parallel/sanitizers.hpp"
+#include "tests/support/sanitizers.hpp"
 
 #if defined(__linux__) && !defined(HEADWISE_TEST_ASAN) && !defined(HEADWISE_TEST_TSAN)
 #include <features.h>

@@ -13,7 +13,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "tests/parallel/sanitizers.hpp"
+#include "tests/support/sanitizers.hpp"
 #if defined(HEADWISE_TEST_TSAN)
 // Eigen synchronises by fences and oneTBB in a library without instrumentation; this sanitizer follows neither.
 #undef HEADWISE_TEST_TBB
