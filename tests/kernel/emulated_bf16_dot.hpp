@@ -9,6 +9,7 @@
 
 #include "headwise/core/storage.hpp"
 #include "headwise/core/tile_layout.hpp"
+#include "headwise/kernel/dispatch.hpp"
 #include "headwise/kernel/table.hpp"
 #include "headwise/simd/operations.hpp"
 #include "headwise/simd/region.hpp"
@@ -38,6 +39,9 @@ HEADWISE_INLINE void narrow_bf16(void* p, F v) {
   }
 }
 
-#include "headwise/kernel/kernels.inl.hpp"
+#include "headwise/kernel/bf16_dot_kernels.inl.hpp"
+
+/// The rest of the table is that of the vectors above, which is the last choice on every CPU.
+inline const TileKernels kernels = with_bf16_dot(*detail::runnable_kernels().back(), kIsa);
 }  // namespace headwise::emulated_bf16_dot
 #undef HEADWISE_BF16_DOT

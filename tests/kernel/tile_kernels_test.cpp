@@ -180,16 +180,16 @@ TEST_P(TileKernelsTest, AlibiSubtractsSlopeTimesDistance) {
 TEST_P(TileKernelsTest, WeightsArePowersOfTwoWithinOneUlpAndHiddenOnesAreZero) {
   // one row per range of x = score − max; max is 0
   alignas(64) float scores[64], max[1] = {0}, sum[kMaxLanes] = {}, tile_sum[kMaxLanes], weights[64];
-  for (int operand = 0; operand < kOperands; ++operand) {
-    if (!kernels->softmax[operand]) continue;
-    const double error = operand == 0 ? 0x1p-23 : 0x1p-8 + 0x1p-23;
+  for (const Operand operand : {Operand::f32, Operand::bf16_pair}) {
+    if (!kernels->fuses(Storage::bf16, operand)) continue;
+    const double error = operand == Operand::f32 ? 0x1p-23 : 0x1p-8 + 0x1p-23;
     for (int range = 0; range < 130; ++range) {
       for (int j = 0; j < 63; ++j) scores[j] = -static_cast<float>(range) + static_cast<float>(j) / 63 + 11;
       scores[63] = -kInf;
-      ASSERT_FALSE(kernels->softmax[operand](scores, 1, {max, sum, tile_sum, weights}));
+      ASSERT_FALSE(kernels->softmax(scores, 1, {max, sum, tile_sum, weights, operand}));
       for (int j = 0; j < 64; ++j) {
         const double want = std::exp2(static_cast<double>(scores[j]));
-        const float got = load_element(weights, operand == 0 ? Storage::f32 : Storage::bf16, j);
+        const float got = load_element(weights, operand == Operand::f32 ? Storage::f32 : Storage::bf16, j);
         if (scores[j] > -125)
           ASSERT_NEAR(got, want, want * error) << scores[j];
         else
@@ -214,9 +214,9 @@ TEST_P(TileKernelsTest, ARowIsRescaledOnlyWhenItsOwnScoresExceedTheLazyRange) {
   std::fill_n(scores + 2 * 64, 64, -kInf);  // sees no key yet
   scores[3 * 64 + 9] = kNan;
   for (Index r = 0; r < kRows; ++r) sum[r * kMaxLanes] = r == 2 ? 0.0f : 4.0f;
-  const SoftmaxState state{max, sum, tile_sum, weights};
-  ASSERT_TRUE(kernels->softmax[0](scores, kRows, state));
-  kernels->rescale[0](scores, kRows, state, output, kDim);
+  const SoftmaxState state{max, sum, tile_sum, weights, Operand::f32};
+  ASSERT_TRUE(kernels->softmax(scores, kRows, state));
+  kernels->rescale(scores, kRows, state, output, kDim);
   const auto total = [&](Index r) {
     double s = 0;
     for (Index i = 0; i < kMaxLanes; ++i) s += sum[r * kMaxLanes + i];

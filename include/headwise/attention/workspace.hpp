@@ -44,6 +44,7 @@ struct PartialRows {
 struct Workspace {
   void* queries;        // [rows][padded head_dim] of an operand
   float* scores;        // [rows][64]
+  Index* ends;          // [rows], of a masked tile's visible tokens
   void* weights;        // [rows][64] of an operand
   float* lane_sums;     // [rows][kMaxLanes]
   float* tile_sums;     // [rows][kMaxLanes]
@@ -67,6 +68,7 @@ struct Workspace {
       };
       take(queries, rows * dk * 4);
       take(scores, rows * kTileTokens * 4);
+      take(ends, rows * static_cast<Index>(sizeof(Index)));
       take(weights, rows * kTileTokens * 4);
       take(lane_sums, rows * kMaxLanes * 4);
       take(tile_sums, rows * kMaxLanes * 4);

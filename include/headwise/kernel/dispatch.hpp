@@ -71,12 +71,16 @@ inline bool cpu_runs(Isa isa) {
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   switch (isa) {
-    case Isa::baseline: return true;
-    case Isa::avx2: return avx2;
-    case Isa::avx512: return avx512;
+    case Isa::baseline:
+      return true;
+    case Isa::avx2:
+      return avx2;
+    case Isa::avx512:
+      return avx512;
     case Isa::avx512bf16:
       return avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
-    default: return false;
+    default:
+      return false;
   }
 #endif
 }
@@ -150,9 +154,7 @@ HEADWISE_API std::vector<Isa> available_isas() {
 
 HEADWISE_API Isa current_isa() { return detail::tile_kernels().isa; }
 
-HEADWISE_API void set_isa(Isa isa) {
-  detail::use_kernels(detail::find_kernels("isa", name_of(isa)));
-}
+HEADWISE_API void set_isa(Isa isa) { detail::use_kernels(detail::find_kernels("isa", name_of(isa))); }
 
 }  // namespace headwise
 

@@ -46,11 +46,10 @@ namespace headwise::avx2 {
 HEADWISE_REGION_END
 #endif
 
-#if !defined(HEADWISE_NATIVE_ONLY) || (defined(__AVX512F__) && !defined(__AVX512BF16__))
+#if !defined(HEADWISE_NATIVE_ONLY) || defined(__AVX512F__)
 #define HEADWISE_HAS_AVX512
 HEADWISE_REGION_BEGIN("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")
 namespace headwise::avx512 {
-inline constexpr Isa kIsa = Isa::avx512;
 #include "headwise/simd/avx512.inl.hpp"
 #include "headwise/kernel/kernels.inl.hpp"
 }  // namespace headwise::avx512
@@ -62,10 +61,10 @@ HEADWISE_REGION_END
 #define HEADWISE_BF16_DOT
 HEADWISE_REGION_BEGIN("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vnni,avx2,fma,f16c")
 namespace headwise::avx512bf16 {
-inline constexpr Isa kIsa = Isa::avx512bf16;
 #include "headwise/simd/avx512.inl.hpp"
 #include "headwise/simd/bf16_dot.inl.hpp"
-#include "headwise/kernel/kernels.inl.hpp"
+#include "headwise/kernel/bf16_dot_kernels.inl.hpp"
+inline constexpr TileKernels kernels = with_bf16_dot(avx512::kernels, Isa::avx512bf16);
 }  // namespace headwise::avx512bf16
 HEADWISE_REGION_END
 #undef HEADWISE_BF16_DOT

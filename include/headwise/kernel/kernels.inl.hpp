@@ -11,26 +11,17 @@
 #include "headwise/kernel/pack.inl.hpp"
 #include "headwise/kernel/row_products.inl.hpp"
 
-#if defined(HEADWISE_BF16_DOT)
-inline constexpr bool kBf16Dot = true;
-#else
-inline constexpr bool kBf16Dot = false;
-#endif
-
 template <class Step>
 constexpr void add_storage(TileKernels& table) {
-  constexpr int s = static_cast<int>(Step::kStorage), f32 = static_cast<int>(Operand::f32);
+  constexpr int s = static_cast<int>(Step::kStorage);
   table.operand[s] = Step::kOperand;
   table.scores[s] = scores<Step>;
-  table.scores_and_softmax[s][f32] = scores_and_softmax<Step, Operand::f32>;
   table.weighted_sum[s] = weighted_sum<Step>;
   table.widen_keys[s] = widen_keys<Step>;
   table.widen_values[s] = widen_values<Step>;
   table.pack_keys[s] = pack_keys<Step>;
   table.pack_values[s] = pack_values<Step>;
   table.all_finite[s] = all_finite<Step>;
-  if constexpr (kBf16Dot)
-    table.scores_and_softmax[s][static_cast<int>(Operand::bf16_pair)] = scores_and_softmax<Step, Operand::bf16_pair>;
 }
 
 constexpr TileKernels make_kernels() {
@@ -42,12 +33,8 @@ constexpr TileKernels make_kernels() {
   table.blend = blend;
   table.softcap = softcap;
   table.alibi = alibi;
-  table.softmax[0] = softmax<Operand::f32>;
-  table.rescale[0] = rescale<Operand::f32>;
-  if constexpr (kBf16Dot) {
-    table.softmax[1] = softmax<Operand::bf16_pair>;
-    table.rescale[1] = rescale<Operand::bf16_pair>;
-  }
+  table.softmax = softmax;
+  table.rescale = rescale;
   add_storage<StepF32>(table);
   add_storage<StepF16>(table);
   add_storage<StepBf16>(table);

@@ -32,7 +32,7 @@ HEADWISE_INLINE void product_tile(const ProductArgs& args, Index token, Index ou
   }
   HEADWISE_UNROLL for (int t = 0; t < T; ++t) HEADWISE_UNROLL for (int o = 0; o < O; ++o)
       args.y[(token + t) * args.y_stride + output + o] =
-          reduce_add(sum[t][o]) + (args.bias ? args.bias[output + o] : 0.0f);
+      reduce_add(sum[t][o]) + (args.bias ? args.bias[output + o] : 0.0f);
 }
 
 template <int T, int O>

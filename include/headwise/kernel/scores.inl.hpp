@@ -2,19 +2,32 @@
 // Scores: rows · K tile. K blocks outermost (each is one stream from memory and stays in L1), rows inside, so a tile is
 // read once however many rows the group has.
 
+/// Tokens that every register tile goes through before the next rows do.
+inline constexpr Index kScoreSpan = std::max(kScoreBigVectors, kScoreVectors) * kLanes;
+
+/// Rows of the next register tile of so many: the big one, unless that would leave one or two rows for the next, or be
+/// alone (it asks for one line ahead a step and reads two).
+constexpr Index score_rows_at_once(Index rows, Index of) {
+  if (rows == 7 || rows == 8) return 4;
+  if (rows == 5 || of == 6) return 3;
+  return rows < kScoreBigRows ? rows : kScoreBigRows;
+}
+
 /// One register tile: MR rows by NV vectors of tokens, `b_stride` bytes apart. Dimension d goes to partial
 /// d mod kScorePartials, and the partials are added at the end: the summation order of every score on this ISA.
 template <class Step, int MR, int NV>
 HEADWISE_INLINE void score_tile(const char* a, Index a_stride, const char* b, Index b_stride, Index head_dim,
-                                F (&out)[MR][NV]) {
+                                Ahead& ahead, F (&out)[MR][NV]) {
   constexpr int P = kScorePartials, kUnroll = 4;
   constexpr Index kStepBytes = kBlockTokens * Step::kLaneBytes;
   F acc[P][MR][NV];
   HEADWISE_UNROLL for (int p = 0; p < P; ++p) HEADWISE_UNROLL for (int i = 0; i < MR; ++i)
       HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[p][i][j] = zero();
   for (Index step = 0; step < head_dim / Step::kKappa; step += kUnroll) {
-    HEADWISE_UNROLL for (int u = 0; u < kUnroll; ++u)
-        Step::run(acc, u, a + u * Step::kRowBytes, a_stride, b + u * kStepBytes, b_stride);
+    HEADWISE_UNROLL for (int u = 0; u < kUnroll; ++u) {
+      ahead.request();
+      Step::run(acc, u, a + u * Step::kRowBytes, a_stride, b + u * kStepBytes, b_stride);
+    }
     a += kUnroll * Step::kRowBytes;
     b += kUnroll * kStepBytes;
   }
@@ -26,76 +39,65 @@ HEADWISE_INLINE void score_tile(const char* a, Index a_stride, const char* b, In
   }
 }
 
-/// What happens to finished scores: kept, or kept and weighed while the next block loads.
-struct KeepScores {
-  static HEADWISE_INLINE M run(F, const SoftmaxState&, Index, Index) { return none(); }
-};
-template <Operand O>
-struct WeighScores {
-  static HEADWISE_INLINE M run(F score, const SoftmaxState& state, Index row, Index token) {
-    return weigh<O>(score, splat(state.max[row]), state.tile_sum + row * kMaxLanes, state.weights,
-                    row * kTileTokens + token);
-  }
-};
-
-/// MR rows from `row` on, NV vectors of tokens from `token` on.
-template <class Step, class Then, int MR, int NV>
-HEADWISE_INLINE M score_rows(const ScoreArgs& args, const SoftmaxState& state, Index row, Index token) {
+/// MR rows from `row` on against a span of tokens from `span` on, NV vectors at a time. Finished scores are written, or
+/// weighed while the next block loads.
+template <class Step, int MR, int NV>
+HEADWISE_INLINE M score_rows(const ScoreArgs& args, const SoftmaxState* softmax, Index row, Index group, Index groups,
+                             Index span) {
+  const Index steps = args.head_dim / Step::kKappa;
   const Index a_stride = args.head_dim * Step::kRowBytes / Step::kKappa;
-  const Index block_bytes = args.head_dim / Step::kKappa * kBlockTokens * Step::kLaneBytes;
-  const char* b = static_cast<const char*>(args.keys) + token / kBlockTokens * block_bytes +
-                  token % kBlockTokens * Step::kLaneBytes;
+  const Index block_bytes = steps * kBlockTokens * Step::kLaneBytes;
   const Index b_stride = kLanes == kBlockTokens ? block_bytes : kLanes * Step::kLaneBytes;
-  F s[MR][NV];
-  score_tile<Step, MR, NV>(static_cast<const char*>(args.queries) + row * a_stride, a_stride, b, b_stride, args.head_dim,
-                           s);
+  constexpr Index kSpans = kTileTokens / kScoreSpan;
+  Ahead ahead(args.ahead, span / kScoreSpan * groups + group, kSpans * groups, kScoreSpan / (NV * kLanes) * steps);
   M over = none();
-  HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) {
-    const Index at = token + j * kLanes;
-    store(args.scores + (row + i) * kTileTokens + at, s[i][j]);
-    over = over | Then::run(s[i][j], state, row + i, at);
+  HEADWISE_UNROLL for (Index t = 0; t < kScoreSpan; t += NV * kLanes) {
+    const Index token = span + t;
+    const char* keys = static_cast<const char*>(args.keys) + token / kBlockTokens * block_bytes +
+                       token % kBlockTokens * Step::kLaneBytes;
+    F s[MR][NV];
+    score_tile<Step, MR, NV>(static_cast<const char*>(args.queries) + row * a_stride, a_stride, keys, b_stride,
+                             args.head_dim, ahead, s);
+    if (softmax) {
+      HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) over =
+          over | weigh(s[i][j], splat(softmax->max[row + i]), *softmax, row + i, token + j * kLanes);
+    } else {
+      HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j)
+          store(args.scores + (row + i) * kTileTokens + token + j * kLanes, s[i][j]);
+    }
   }
   return over;
 }
 
-template <class Step, class Then>
-HEADWISE_INLINE bool score_pass(const ScoreArgs& args, const SoftmaxState& state) {
-  constexpr Index kBigTokens = kScoreBigVectors * kLanes, kSmallTokens = kScoreVectors * kLanes;
-  constexpr Index kSpan = kBigTokens > kSmallTokens ? kBigTokens : kSmallTokens;
+template <class Step>
+bool scores(const ScoreArgs& args, const SoftmaxState* softmax) {
+  constexpr int NV = kScoreVectors;
+  if (softmax) clear_tile_sums(*softmax, args.rows);
+  Index groups = 0;
+  for (Index row = 0; row < args.rows; row += score_rows_at_once(args.rows - row, args.rows)) ++groups;
   M over = none();
-  // storage that is widened in registers leaves the big tile to f32: many rows meet a tile widened once
-  constexpr bool kBig = Step::kOperand == Operand::bf16_pair || Step::kStorage == Storage::f32;
-  for (Index span = 0; span < args.tokens; span += kSpan) {
-    Index row = 0;
-    if constexpr (kBig)
-      for (; args.rows - row >= kScoreBigRows; row += kScoreBigRows)
-        for (Index t = span; t < span + kSpan; t += kBigTokens)
-          over = over | score_rows<Step, Then, kScoreBigRows, kScoreBigVectors>(args, state, row, t);
-    for (Index rest; (rest = args.rows - row) > 0; row += rest < kSmallRows ? rest : kSmallRows) {
-      for (Index t = span; t < span + kSpan; t += kSmallTokens) {
-        if (rest >= 4)
-          over = over | score_rows<Step, Then, 4, kScoreVectors>(args, state, row, t);
-        else if (rest == 3)
-          over = over | score_rows<Step, Then, 3, kScoreVectors>(args, state, row, t);
-        else if (rest == 2)
-          over = over | score_rows<Step, Then, 2, kScoreVectors>(args, state, row, t);
-        else
-          over = over | score_rows<Step, Then, 1, kScoreVectors>(args, state, row, t);
+  for (Index span = 0; span < args.tokens; span += kScoreSpan)
+    for (Index row = 0, rows, group = 0; row < args.rows; row += rows, ++group) {
+      rows = score_rows_at_once(args.rows - row, args.rows);
+      if (args.ends && span >= args.ends[row + rows - 1]) continue;
+      switch (rows) {
+        case kScoreBigRows:
+          over = over | score_rows<Step, kScoreBigRows, kScoreBigVectors>(args, softmax, row, group, groups, span);
+          break;
+        case 4:
+          over = over | score_rows<Step, 4, NV>(args, softmax, row, group, groups, span);
+          break;
+        case 3:
+          over = over | score_rows<Step, 3, NV>(args, softmax, row, group, groups, span);
+          break;
+        case 2:
+          over = over | score_rows<Step, 2, NV>(args, softmax, row, group, groups, span);
+          break;
+        default:
+          over = over | score_rows<Step, 1, NV>(args, softmax, row, group, groups, span);
       }
     }
-  }
-  return any(over);
-}
-
-template <class Step>
-void scores(const ScoreArgs& args) {
-  score_pass<Step, KeepScores>(args, {});
-}
-
-template <class Step, Operand O>
-bool scores_and_softmax(const ScoreArgs& args, const SoftmaxState& state) {
-  clear_tile_sums(state, args.rows);
-  if (score_pass<Step, WeighScores<O>>(args, state)) return true;
-  add_tile_sums(state, args.rows);
+  if (any(over)) return true;
+  if (softmax) add_tile_sums(*softmax, args.rows);
   return false;
 }

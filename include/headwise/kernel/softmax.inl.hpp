@@ -2,38 +2,33 @@
 // Online softmax over 64-token tiles: the one place where scores become weights. SoftmaxState (kernel/table.hpp) states
 // the rule; `weigh` is its arithmetic for one vector and every path goes through it.
 
-/// 2^x: degree-6 polynomial after rounding to nearest, 0.92 ulp. 0 for x below about −126, NaN for NaN.
+/// 2^x for x <= 127: degree-6 polynomial of the fraction, 1.1 ulp. 0 for x below about −126, NaN for NaN.
 HEADWISE_INLINE F exp2(F x) {
-  x = clamp_exp2(x);
-  const F n = round_nearest(x), r = x - n;
-  F p = splat(1.535336188319500e-4f);
-  p = fma(p, r, splat(1.339887440266574e-3f));
-  p = fma(p, r, splat(9.618437357674640e-3f));
-  p = fma(p, r, splat(5.550332471162809e-2f));
-  p = fma(p, r, splat(2.402264791363012e-1f));
-  p = fma(p, r, splat(6.931472028550421e-1f));
+  const F r = fraction(x);
+  F p = splat(2.0106055e-4f);
+  p = fma(p, r, splat(1.28724449e-3f));
+  p = fma(p, r, splat(9.63648502e-3f));
+  p = fma(p, r, splat(5.55014163e-2f));
+  p = fma(p, r, splat(2.40226611e-1f));
+  p = fma(p, r, splat(6.93147182e-1f));
   p = fma(p, r, splat(1.0f));
-  return scale_exp2(p, n, x);
+  return scale_exp2(p, x);
 }
 
-template <Operand O>
-HEADWISE_INLINE void store_weight(void* weights, Index at, F p) {
+HEADWISE_INLINE void store_weight(const SoftmaxState& state, Index at, F p) {
 #if defined(HEADWISE_BF16_DOT)
-  if constexpr (O == Operand::bf16_pair) {
-    narrow_bf16(static_cast<std::uint16_t*>(weights) + at, p);
-    return;
-  }
+  if (state.operand == Operand::bf16_pair) return narrow_bf16(static_cast<std::uint16_t*>(state.weights) + at, p);
 #endif
-  store(static_cast<float*>(weights) + at, p);
+  store(static_cast<float*>(state.weights) + at, p);
 }
 
 /// One vector of scores of a row: its weights are stored and added to `tile_sum`; returns the lanes that exceed the
 /// lazy range or are NaN.
-template <Operand O>
-HEADWISE_INLINE M weigh(F score, F max, float* tile_sum, void* weights, Index at) {
+HEADWISE_INLINE M weigh(F score, F max, const SoftmaxState& state, Index row, Index token) {
   const F x = score - max, p = exp2(x);
-  store(tile_sum, load(tile_sum) + p);
-  store_weight<O>(weights, at, p);
+  float* sum = state.tile_sum + row * kMaxLanes;
+  store(sum, load(sum) + p);
+  store_weight(state, row * kTileTokens + token, p);
   return not_le(x, splat(kLazyRange));
 }
 
@@ -49,23 +44,20 @@ HEADWISE_INLINE void add_tile_sums(const SoftmaxState& state, Index rows) {
   }
 }
 
-template <Operand O>
-bool softmax(const float* scores, Index rows, const SoftmaxState& state) {
+inline bool softmax(const float* scores, Index rows, const SoftmaxState& state) {
   clear_tile_sums(state, rows);
   M over = none();
   for (Index r = 0; r < rows; ++r) {
     const F max = splat(state.max[r]);
-    HEADWISE_UNROLL for (Index t = 0; t < kTileTokens; t += kLanes)
-        over = over | weigh<O>(load(scores + r * kTileTokens + t), max, state.tile_sum + r * kMaxLanes, state.weights,
-                               r * kTileTokens + t);
+    HEADWISE_UNROLL for (Index t = 0; t < kTileTokens; t += kLanes) over =
+        over | weigh(load(scores + r * kTileTokens + t), max, state, r, t);
   }
   if (any(over)) return true;
   add_tile_sums(state, rows);
   return false;
 }
 
-template <Operand O>
-void rescale(const float* scores, Index rows, const SoftmaxState& state, float* output, Index value_dim) {
+inline void rescale(const float* scores, Index rows, const SoftmaxState& state, float* output, Index value_dim) {
   for (Index r = 0; r < rows; ++r, scores += kTileTokens, output += value_dim) {
     float *sum = state.sum + r * kMaxLanes, *tile_sum = state.tile_sum + r * kMaxLanes;
     F top = load(scores);
@@ -82,16 +74,16 @@ void rescale(const float* scores, Index rows, const SoftmaxState& state, float* 
       store(sum, load(sum) + load(tile_sum));
       continue;
     }
-    if (tile_max == kNone) {  // still no key seen; or a NaN was, and a tile without a visible key must not take its place
-      for (Index t = 0; t < kTileTokens; t += kLanes) store_weight<O>(state.weights, r * kTileTokens + t, zero());
+    if (tile_max ==
+        kNone) {  // still no key seen; or a NaN was, and a tile without a visible key must not take its place
+      for (Index t = 0; t < kTileTokens; t += kLanes) store_weight(state, r * kTileTokens + t, zero());
       continue;
     }
     // NaN takes this way too: the row's max, weights and output become NaN, as the definition has it
     const F shrink = exp2(splat(old_max == kNone ? 0.0f : old_max - tile_max));
     state.max[r] = tile_max;
     store(tile_sum, zero());
-    for (Index t = 0; t < kTileTokens; t += kLanes)
-      weigh<O>(load(scores + t), splat(tile_max), tile_sum, state.weights, r * kTileTokens + t);
+    for (Index t = 0; t < kTileTokens; t += kLanes) weigh(load(scores + t), splat(tile_max), state, r, t);
     if (old_max == kNone) {
       store(sum, load(tile_sum));
       continue;

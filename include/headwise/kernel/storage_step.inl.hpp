@@ -3,6 +3,22 @@
 //   acc[row][vector] += broadcast(a[row][step]) · b[step][vector]
 // A storage type says how many bytes a lane of b has, how many elements a step multiplies and how the row is kept.
 
+/// One part of AheadArgs, asked for in `requests` steps.
+class Ahead {
+ public:
+  HEADWISE_INLINE Ahead(const AheadArgs& all, Index part, Index parts, Index requests)
+      : next_(static_cast<const char*>(all.begin) + all.bytes * part / parts),
+        advance_(all.bytes / (parts * requests)) {}
+  HEADWISE_INLINE void request() {
+    __builtin_prefetch(next_, 0, 2);
+    next_ += advance_;
+  }
+
+ private:
+  const char* next_;
+  Index advance_;
+};
+
 struct StepF32 {
   static constexpr Storage kStorage = Storage::f32;
   static constexpr Operand kOperand = Operand::f32;
@@ -37,24 +53,6 @@ struct StepF16 {
   }
 };
 
-#if defined(HEADWISE_BF16_DOT)
-struct StepBf16 {
-  static constexpr Storage kStorage = Storage::bf16;
-  static constexpr Operand kOperand = Operand::bf16_pair;
-  static constexpr int kKappa = 2, kLaneBytes = 4, kRowBytes = 4;
-
-  template <int P, int MR, int NV>
-  static HEADWISE_INLINE void run(F (&acc)[P][MR][NV], int step, const char* a, Index a_stride, const char* b,
-                                  Index b_stride) {
-    I v[NV];
-    HEADWISE_UNROLL for (int j = 0; j < NV; ++j) v[j] = load_bits(b + j * b_stride);
-    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) {
-      const I x = splat_pair(a + i * a_stride);
-      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[step % P][i][j] = dot_bf16(acc[step % P][i][j], x, v[j]);
-    }
-  }
-};
-#else
 struct StepBf16 {
   static constexpr Storage kStorage = Storage::bf16;
   static constexpr Operand kOperand = Operand::f32;
@@ -75,6 +73,24 @@ struct StepBf16 {
       const float* x = reinterpret_cast<const float*>(a + i * a_stride);
       HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[0][i][j] = fma(splat(x[0]), even[j], acc[0][i][j]);
       HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[1 % P][i][j] = fma(splat(x[1]), odd[j], acc[1 % P][i][j]);
+    }
+  }
+};
+
+#if defined(HEADWISE_BF16_DOT)
+struct StepBf16Dot {
+  static constexpr Storage kStorage = Storage::bf16;
+  static constexpr Operand kOperand = Operand::bf16_pair;
+  static constexpr int kKappa = 2, kLaneBytes = 4, kRowBytes = 4;
+
+  template <int P, int MR, int NV>
+  static HEADWISE_INLINE void run(F (&acc)[P][MR][NV], int step, const char* a, Index a_stride, const char* b,
+                                  Index b_stride) {
+    I v[NV];
+    HEADWISE_UNROLL for (int j = 0; j < NV; ++j) v[j] = load_bits(b + j * b_stride);
+    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) {
+      const I x = splat_pair(a + i * a_stride);
+      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[step % P][i][j] = dot_bf16(acc[step % P][i][j], x, v[j]);
     }
   }
 };

@@ -24,8 +24,14 @@ inline constexpr Index kMaxLanes = 16;
 /// How a row (q, or the softmax weights p) is kept to meet stored keys or values: as f32, or as pairs of bf16 where the
 /// ISA multiplies those.
 enum class Operand : std::uint8_t { f32, bf16_pair };
-inline constexpr int kOperands = 2;
 constexpr Index size_of(Operand operand) { return operand == Operand::f32 ? 4 : 2; }
+
+/// Memory that will be needed soon: a kernel brings it into L2 line by line between its own steps, so that arithmetic and
+/// memory overlap. A hint; any address will do.
+struct AheadArgs {
+  const void* begin;
+  Index bytes;
+};
 
 /// Rows that meet one K tile.
 struct ScoreArgs {
@@ -35,6 +41,8 @@ struct ScoreArgs {
   Index rows;
   Index head_dim;  // padded
   Index tokens;    // 1 … 64: scores of the tokens up to here (rounded up to what suits) are computed, the rest left
+  const Index* ends;  // [rows] or null: instead of `tokens`, of each row; never falling
+  AheadArgs ahead;
 };
 
 /// Online softmax over the tiles of a row, rescaled lazily: weights are 2^(score − max) with `max` the first visible
@@ -44,7 +52,8 @@ struct SoftmaxState {
   float* max;       // [rows]; −inf: no key seen yet
   float* sum;       // [rows][kMaxLanes]
   float* tile_sum;  // [rows][kMaxLanes], scratch
-  void* weights;    // [rows][64] of the values' operand, out
+  void* weights;    // [rows][64] of `operand`, out
+  Operand operand;  // the values'
 };
 inline constexpr float kLazyRange = 12.0f;
 
@@ -54,8 +63,10 @@ struct SumArgs {
   const void* values;   // V tile
   float* output;        // [rows][value_dim], added to
   Index rows;
-  Index value_dim;  // padded
-  Index tokens;     // 1 … 64: weights beyond are 0 and may be skipped
+  Index value_dim;    // padded
+  Index tokens;       // 1 … 64: weights beyond are 0 and may be skipped
+  const Index* ends;  // [rows] or null: instead of `tokens`, of each row; never falling
+  AheadArgs ahead;
 };
 
 /// A projection: y[token][output] = x[token]·weight[output] + bias[output], rows of x `x_stride` floats apart, of y
@@ -80,19 +91,21 @@ struct TileKernels {
   Operand operand[kStorages];
 
   /// queries: `dim` elements of `storage` (dense), times `factor`, to [padded] of `operand`, zero-padded.
-  void (*prepare_row)(const void* q, Storage storage, Index dim, Index padded, float factor, Operand operand, void* row);
+  void (*prepare_row)(const void* q, Storage storage, Index dim, Index padded, float factor, Operand operand,
+                      void* row);
   /// output row: `dim` sums times `factor`, rounded to `storage`.
   void (*finish_row)(const float* sums, Index dim, float factor, void* out, Storage storage);
 
-  /// scores only, for tiles that need a mask or a transform before the softmax.
-  void (*scores[kStorages])(const ScoreArgs&);
-  /// scores of a whole visible tile and their softmax in one pass; by the weights' operand. Returns whether some row may
-  /// need `rescale`; then `sum` is not updated yet.
-  bool (*scores_and_softmax[kStorages][kOperands])(const ScoreArgs&, const SoftmaxState&);
-  /// softmax of scores in memory, hidden ones −inf; the same arithmetic and the same return.
-  bool (*softmax[kOperands])(const float* scores, Index rows, const SoftmaxState&);
-  /// after a true return: rows that need it get a new max, their weights again, and their output rescaled.
-  void (*rescale[kOperands])(const float* scores, Index rows, const SoftmaxState&, float* output, Index value_dim);
+  /// Scores of a tile. Without a softmax they are written, for a mask or a transform. With one, of a whole visible tile,
+  /// only their weights are, made while the next block of keys loads; returns whether some row needs `rescale`: then
+  /// `sum` is not updated yet and the scores are to be had by another call. Weights for bf16 pairs come of keys in pairs
+  /// only (`fuses`).
+  bool (*scores[kStorages])(const ScoreArgs&, const SoftmaxState* softmax);
+  /// Softmax of scores in memory, hidden ones −inf; the same arithmetic and the same return.
+  bool (*softmax)(const float* scores, Index rows, const SoftmaxState&);
+  /// After a true return, or instead of `softmax`, where no row has seen a key yet: rows that need it get a new max, their
+  /// weights again, and their output rescaled.
+  void (*rescale)(const float* scores, Index rows, const SoftmaxState&, float* output, Index value_dim);
 
   void (*weighted_sum[kStorages])(const SumArgs&);
   /// to[d] = to[d]·a + from[d]·b over `count` (a multiple of 16) floats: two partial outputs become one.
@@ -115,6 +128,11 @@ struct TileKernels {
 
   /// Each y is summed in one order that `inputs` alone decides.
   void (*row_products)(const ProductArgs&);
+
+  /// Whether `scores` of these keys can make weights of `weights`.
+  bool fuses(Storage keys, Operand weights) const {
+    return weights == Operand::f32 || operand[static_cast<int>(keys)] == weights;
+  }
 };
 
 }  // namespace headwise

@@ -5,15 +5,19 @@
 /// MR rows by NV vectors of a panel of `width` dims, over `steps` steps of kKappa tokens.
 template <class Step, int MR, int NV>
 HEADWISE_INLINE void sum_tile(const char* a, Index a_stride, const char* b, Index width, Index steps, float* output,
-                              Index output_stride) {
+                              Index output_stride, Ahead& ahead) {
   constexpr int kUnroll = 2;
+  constexpr Index kVectorBytes = kLanes * Step::kLaneBytes;
   const Index step_bytes = width * Step::kLaneBytes;
   F acc[1][MR][NV];
-  HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j)
-      acc[0][i][j] = load(output + i * output_stride + j * kLanes);
+  HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[0][i][j] =
+      load(output + i * output_stride + j * kLanes);
   for (Index step = 0; step < steps; step += kUnroll) {
-    HEADWISE_UNROLL for (int u = 0; u < kUnroll; ++u)
-        Step::run(acc, 0, a + u * Step::kRowBytes, a_stride, b + u * step_bytes, kLanes * Step::kLaneBytes);
+    HEADWISE_UNROLL for (int u = 0; u < kUnroll; ++u) {
+      ahead.request();
+      if constexpr (NV * kVectorBytes > 64) ahead.request();
+      Step::run(acc, 0, a + u * Step::kRowBytes, a_stride, b + u * step_bytes, kVectorBytes);
+    }
     a += kUnroll * Step::kRowBytes;
     b += kUnroll * step_bytes;
   }
@@ -29,29 +33,50 @@ constexpr int sum_vectors(int rows, Index width) {
 }
 
 template <class Step, int MR, Index Width>
-HEADWISE_INLINE void sum_rows(const SumArgs& args, Index row, Index dim) {
+HEADWISE_INLINE void sum_rows(const SumArgs& args, Index row, Index dim, Index group, Index groups) {
   constexpr int NV = MR > kSmallRows ? (Width / kLanes >= 2 ? 2 : 1) : sum_vectors(MR, Width);
   constexpr Index a_stride = kTileTokens * Step::kRowBytes / Step::kKappa;
-  const Index steps = round_up(args.tokens, 2 * Step::kKappa) / Step::kKappa;
+  constexpr Index kRequests = kTileTokens / Step::kKappa * (NV * kLanes * Step::kLaneBytes > 64 ? 2 : 1);
+  const Index steps = round_up(args.ends ? args.ends[row + MR - 1] : args.tokens, 2 * Step::kKappa) / Step::kKappa;
   const char* a = static_cast<const char*>(args.weights) + row * a_stride;
   const char* panel = static_cast<const char*>(args.values) + dim * kTileTokens * Step::kLaneBytes / Step::kKappa;
+  const Index panels = ceil_div(args.value_dim, kPanelDims);
+  Ahead ahead(args.ahead, dim / kPanelDims * groups + group, panels * groups, Width / (NV * kLanes) * kRequests);
   for (Index d = 0; d < Width; d += NV * kLanes)
     sum_tile<Step, MR, NV>(a, a_stride, panel + d * Step::kLaneBytes, Width, steps,
-                           args.output + row * args.value_dim + dim + d, args.value_dim);
+                           args.output + row * args.value_dim + dim + d, args.value_dim, ahead);
+}
+
+/// Rows of the next register tile of so many.
+template <Index Width>
+constexpr Index sum_rows_at_once(Index rows) {
+  // half a panel is rare (value_dim 16, 48, 80, 112): not worth the big tile's code
+  if (Width == kPanelDims && rows >= kSumBigRows) return kSumBigRows;
+  return rows == 5 || rows == 6 ? 3 : rows < kSmallRows ? rows : kSmallRows;
 }
 
 template <class Step, Index Width>
 HEADWISE_INLINE void sum_panel(const SumArgs& args, Index dim) {
-  constexpr bool kBig = Step::kOperand == Operand::bf16_pair || Step::kStorage == Storage::f32;
-  Index row = 0;
-  if constexpr (kBig)
-    for (; args.rows - row >= kSumBigRows; row += kSumBigRows) sum_rows<Step, kSumBigRows, Width>(args, row, dim);
-  for (; args.rows - row >= kSmallRows; row += kSmallRows) sum_rows<Step, kSmallRows, Width>(args, row, dim);
-  switch (args.rows - row) {
-    case 3: return sum_rows<Step, 3, Width>(args, row, dim);
-    case 2: return sum_rows<Step, 2, Width>(args, row, dim);
-    case 1: return sum_rows<Step, 1, Width>(args, row, dim);
-    default: return;
+  Index groups = 0;
+  for (Index row = 0; row < args.rows; row += sum_rows_at_once<Width>(args.rows - row)) ++groups;
+  for (Index row = 0, rows, group = 0; row < args.rows; row += rows, ++group) {
+    rows = sum_rows_at_once<Width>(args.rows - row);
+    switch (rows) {
+      case kSumBigRows:
+        if constexpr (Width == kPanelDims) sum_rows<Step, kSumBigRows, Width>(args, row, dim, group, groups);
+        break;
+      case 4:
+        sum_rows<Step, 4, Width>(args, row, dim, group, groups);
+        break;
+      case 3:
+        sum_rows<Step, 3, Width>(args, row, dim, group, groups);
+        break;
+      case 2:
+        sum_rows<Step, 2, Width>(args, row, dim, group, groups);
+        break;
+      default:
+        sum_rows<Step, 1, Width>(args, row, dim, group, groups);
+    }
   }
 }
 

@@ -32,14 +32,11 @@ HEADWISE_INLINE float reduce_max(F v) {
   s = _mm_max_ps(s, _mm_movehl_ps(s, s));
   return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
-HEADWISE_INLINE F round_nearest(F x) {
-  return (F)_mm256_round_ps((__m256)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-}
-HEADWISE_INLINE F clamp_exp2(F x) { return max(splat(-126.0f), x); }
-HEADWISE_INLINE F scale_exp2(F p, F n, F x) {
-  const I exponent = (I)_mm256_cvtps_epi32((__m256)n) + 127;
-  const F scaled = p * (F)(exponent << 23);
-  return (F)((I)scaled & not_le(x, splat(-126.0f)));
+HEADWISE_INLINE F floor_exp2(F x) { return (F)_mm256_floor_ps((__m256)max(splat(-126.0f), x)); }
+HEADWISE_INLINE F fraction(F x) { return max(splat(-126.0f), x) - floor_exp2(x); }
+HEADWISE_INLINE F scale_exp2(F p, F x) {
+  const F n = floor_exp2(x);
+  return (F)(((I)p + ((I)_mm256_cvtps_epi32((__m256)n) << 23)) & not_le(x, splat(-126.0f)));
 }
 HEADWISE_INLINE F pin(F v) {
   asm("" : "+x"(v));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Vector operations (simd/operations.hpp) on AVX-512: 32 registers of 16 lanes. The including region names
-// kIsa. Masked forms stand where g++ 12 warns about the undefined source operand of the unmasked ones.
+// Vector operations (simd/operations.hpp) on AVX-512: 32 registers of 16 lanes. Masked forms stand where g++ 12 warns about the undefined source operand of the unmasked ones.
 
+inline constexpr Isa kIsa = Isa::avx512;
 inline constexpr int kLanes = 16;
 // 6 rows × 2 vectors × 2 partials are 24 accumulators, enough to hide the FMA's latency at both ends: at one row two
 // chains still deliver 32 bytes a cycle
@@ -44,12 +44,11 @@ HEADWISE_INLINE float reduce_max(F v) {
   const float a = q[0] > q[2] ? q[0] : q[2], b = q[1] > q[3] ? q[1] : q[3];
   return a > b ? a : b;
 }
-HEADWISE_INLINE F round_nearest(F x) {
-  return (F)_mm512_mask_roundscale_ps((__m512)x, 0xffff, (__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+// one instruction each: vreduceps is 0 for infinities, vscalefps takes the floor of its argument and reaches 0 by itself
+HEADWISE_INLINE F fraction(F x) {
+  return (F)_mm512_mask_reduce_ps((__m512)x, 0xffff, (__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
 }
-// vscalefps reaches 0 by itself; the clamp only keeps x - round(x) from being inf - inf
-HEADWISE_INLINE F clamp_exp2(F x) { return max(splat(-200.0f), x); }
-HEADWISE_INLINE F scale_exp2(F p, F n, F) { return (F)_mm512_mask_scalef_ps((__m512)p, 0xffff, (__m512)p, (__m512)n); }
+HEADWISE_INLINE F scale_exp2(F p, F x) { return (F)_mm512_mask_scalef_ps((__m512)p, 0xffff, (__m512)p, (__m512)x); }
 HEADWISE_INLINE F pin(F v) {
   asm("" : "+v"(v));
   return v;

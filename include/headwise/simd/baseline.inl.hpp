@@ -26,13 +26,10 @@ HEADWISE_INLINE float reduce_max(F v) {
   const float a = v[0] > v[2] ? v[0] : v[2], b = v[1] > v[3] ? v[1] : v[3];
   return a > b ? a : b;
 }
-HEADWISE_INLINE F round_nearest(F x) { return (F)_mm_cvtepi32_ps(_mm_cvtps_epi32((__m128)x)); }
-HEADWISE_INLINE F clamp_exp2(F x) { return max(splat(-126.0f), x); }
-HEADWISE_INLINE F scale_exp2(F p, F n, F x) {
-  const I exponent = (I)_mm_cvtps_epi32((__m128)n) + 127;
-  const F scaled = p * (F)(exponent << 23);
-  return (F)((I)scaled & not_le(x, splat(-126.0f)));
-}
+// no floor here; rounding x − ½ to nearest gives it, or one less at some integers
+HEADWISE_INLINE I floor_exp2(F x) { return (I)_mm_cvtps_epi32((__m128)(max(splat(-126.0f), x) - splat(0.5f))); }
+HEADWISE_INLINE F fraction(F x) { return max(splat(-126.0f), x) - (F)_mm_cvtepi32_ps((__m128i)floor_exp2(x)); }
+HEADWISE_INLINE F scale_exp2(F p, F x) { return (F)(((I)p + (floor_exp2(x) << 23)) & not_le(x, splat(-126.0f))); }
 HEADWISE_INLINE F pin(F v) {
   asm("" : "+x"(v));
   return v;

@@ -27,12 +27,11 @@ HEADWISE_INLINE M not_le(F a, F b) { return ~(M)vcleq_f32((float32x4_t)a, (float
 HEADWISE_INLINE bool any(M m) { return vmaxvq_u32((uint32x4_t)m) != 0; }
 HEADWISE_INLINE float reduce_add(F v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 HEADWISE_INLINE float reduce_max(F v) { return vmaxvq_f32((float32x4_t)v); }
-HEADWISE_INLINE F round_nearest(F x) { return (F)vrndnq_f32((float32x4_t)x); }
-HEADWISE_INLINE F clamp_exp2(F x) { return max(splat(-126.0f), x); }
-HEADWISE_INLINE F scale_exp2(F p, F n, F x) {
-  const I exponent = (I)vcvtnq_s32_f32((float32x4_t)n) + 127;
-  const F scaled = p * (F)(exponent << 23);
-  return (F)((I)scaled & not_le(x, splat(-126.0f)));
+HEADWISE_INLINE F floor_exp2(F x) { return (F)vrndmq_f32((float32x4_t)max(splat(-126.0f), x)); }
+HEADWISE_INLINE F fraction(F x) { return max(splat(-126.0f), x) - floor_exp2(x); }
+HEADWISE_INLINE F scale_exp2(F p, F x) {
+  const F n = floor_exp2(x);
+  return (F)(((I)p + ((I)vcvtq_s32_f32((float32x4_t)n) << 23)) & not_le(x, splat(-126.0f)));
 }
 HEADWISE_INLINE F pin(F v) {
   asm("" : "+w"(v));

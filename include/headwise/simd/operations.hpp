@@ -16,9 +16,8 @@
 //   max(a, b) min(a, b)            NaN where b is NaN
 //   not_le(a, b)                   M: lanes where a <= b does not hold; true where either is NaN
 //   reduce_add(v) reduce_max(v)    one fixed order of additions
-//   round_nearest(v)               to integers, ties to even
-//   scale_exp2(p, n, x)            p·2^n for integral n = round(x) of magnitude <= 126; 0 where x <= -126; NaN stays NaN
-//   clamp_exp2(x)                  x made safe for round_nearest and scale_exp2
+//   fraction(x)                    x − n of an integer n that leaves 0 … 1; finite for −∞, NaN for NaN; x <= 127
+//   scale_exp2(p, x)               p·2^n with the same n, for p of 1 … 2; 0 where x <= −126 or thereabouts; NaN stays NaN
 //   pin(v)                         v, kept in a register: stops the compiler from folding one load into many FMAs
 //
 // Register tiles, chosen by the number of registers and the latency of an FMA:
