@@ -22,11 +22,11 @@ void attend(const Problem& call, const ExecutorRef& executor);
 namespace headwise::detail {
 
 /// Calls f(item) for every item, each on one of the executor's threads, in order of claiming.
-template <class F>
-void for_each_item(const std::vector<WorkItem>& items, const ExecutorRef& executor, F f) {
+template <class Item, class F>
+void for_each_item(const std::vector<Item>& items, const ExecutorRef& executor, F f) {
   const Index count = std::ssize(items), workers = std::min(executor.concurrency(), count);
   if (workers <= 1) {
-    for (const WorkItem& item : items) f(item);
+    for (const Item& item : items) f(item);
     return;
   }
   std::atomic<Index> next{0};
@@ -59,8 +59,10 @@ struct CallMemory {
 class CallMemoryLease {
  public:
   CallMemoryLease() : slot_(slot()) {
-    if (slot_.in_use) own_ = std::make_unique<CallMemory>();
-    else slot_.in_use = true;
+    if (slot_.in_use)
+      own_ = std::make_unique<CallMemory>();
+    else
+      slot_.in_use = true;
   }
   ~CallMemoryLease() {
     if (!own_) slot_.in_use = false;
@@ -105,18 +107,31 @@ HEADWISE_API void attend(const Problem& call, const ExecutorRef& executor) {
     partials.output = partials.sum + split_rows;
   }
 
-  Index most_rows = 0;
-  for (const WorkItem& item : plan.items()) most_rows = std::max(most_rows, item.rows);
+  const Index scratch = call.source.tile ? 0 : pack_scratch_bytes(format);
+  Index most_rows = 0, depth = 1;
+  for (const WorkItem& item : plan.items()) {
+    most_rows = std::max(most_rows, item.rows);
+    depth = std::max(depth, merge_depth(item.segments.count()));
+  }
   for_each_item(plan.items(), executor, [&](const WorkItem& item) {
-    const Workspace workspace(item_memory(), format, most_rows, tile_scratch_bytes(format));
+    const Workspace workspace(item_memory(), format, most_rows, depth, scratch);
     Walk(call, kernels, item, workspace).run(partials);
   });
-  for_each_item(plan.finishes(), executor, [&](const WorkItem& item) {
-    const PartialRows merged = partials.from(item.partial, value_dim);
-    for (Index s = 1; s < item.segments.count(); ++s)
-      merge_rows(kernels, merged, partials.from(item.partial + s * item.rows, value_dim), item.rows, value_dim);
-    const Workspace workspace(item_memory(), format, most_rows, tile_scratch_bytes(format));
-    finish_rows(call, kernels, item, merged, workspace.dense_row);
+  for_each_item(plan.finishes(), executor, [&](const SplitItem& split) {
+    const WorkItem& item = split.whole;
+    SegmentMerge merge(kernels, item.rows, value_dim);
+    Index at = item.partial;
+    for (Index s = item.segments.begin; s < item.segments.end; s += split.part_segments) {
+      Index block = at;
+      SegmentMerge::for_each_block(s, std::min(s + split.part_segments, item.segments.end),
+                                   [&](Index begin, Index size) {
+                                     merge.add(partials.from(block, value_dim), begin, size);
+                                     block += item.rows;
+                                   });
+      at += merge_depth(split.part_segments) * item.rows;
+    }
+    const Workspace workspace(item_memory(), format, most_rows, depth, scratch);
+    finish_rows(call, kernels, item, merge.fold(), workspace.dense_row);
   });
 }
 

@@ -27,7 +27,8 @@ class Attention {
   Attention()
     requires HeadsType::is_static
       : map_(HeadMap::contiguous(heads_.num_heads(), heads_.num_kv_heads())) {
-    static_assert(!HeadsType::needs_map, "num_heads must be a multiple of num_kv_heads; pass a HeadMap for unequal groups");
+    static_assert(!HeadsType::needs_map,
+                  "num_heads must be a multiple of num_kv_heads; pass a HeadMap for unequal groups");
   }
 
   /// Consecutive query heads share a KV head: num_heads must be a multiple of num_kv_heads.

@@ -15,7 +15,8 @@ void check_lengths(std::span<const Index> lengths, std::string_view name, Index 
           sequences, ")");
   for (Index b = 0; b < sequences; ++b) {
     const Index length = lengths[static_cast<std::size_t>(b)];
-    require(length >= 0 && length <= limit(b), name, "[", b, "] (", length, ") must be 0 to the ", what, " (", limit(b), ")");
+    require(length >= 0 && length <= limit(b), name, "[", b, "] (", length, ") must be 0 to the ", what, " (", limit(b),
+            ")");
   }
 }
 
@@ -32,8 +33,8 @@ inline void check(const Problem& call, const Heads<>& heads) {
           ") must equal num_kv_heads (", heads.num_kv_heads(), ")");
   require(kv.num_kv_heads == heads.num_kv_heads(), "KV heads of the keys and values (", kv.num_kv_heads,
           ") must equal num_kv_heads (", heads.num_kv_heads(), ")");
-  require(kv.head_dim == heads.head_dim(), "dim of the keys (", kv.head_dim, ") must equal head_dim (", heads.head_dim(),
-          ")");
+  require(kv.head_dim == heads.head_dim(), "dim of the keys (", kv.head_dim, ") must equal head_dim (",
+          heads.head_dim(), ")");
   require(kv.value_dim == heads.value_dim(), "dim of the values (", kv.value_dim, ") must equal value_dim (",
           heads.value_dim(), ")");
 
@@ -47,7 +48,8 @@ inline void check(const Problem& call, const Heads<>& heads) {
   require(out.tokens == q.tokens, "tokens of the output (", out.tokens, ") must equal those of q (", q.tokens, ")");
   require(out.heads == heads.num_heads(), "heads of the output (", out.heads, ") must equal num_heads (",
           heads.num_heads(), ")");
-  require(out.dim == heads.value_dim(), "dim of the output (", out.dim, ") must equal value_dim (", heads.value_dim(), ")");
+  require(out.dim == heads.value_dim(), "dim of the output (", out.dim, ") must equal value_dim (", heads.value_dim(),
+          ")");
   if (call.outputs.has_lse) {
     require(lse.sequences == q.sequences, "sequences of lse (", lse.sequences, ") must equal those of q (", q.sequences,
             ")");
@@ -60,7 +62,8 @@ inline void check(const Problem& call, const Heads<>& heads) {
   check_options(*call.options, heads.num_heads());
   const auto stored = [&](Index b) { return call.source.num_tokens(call.source.self, b); };
   check_lengths(call.options->key_lengths, "key_lengths", q.sequences, "tokens of the keys and values", stored);
-  check_lengths(call.options->query_lengths, "query_lengths", q.sequences, "tokens of q", [&](Index) { return q.tokens; });
+  check_lengths(call.options->query_lengths, "query_lengths", q.sequences, "tokens of q",
+                [&](Index) { return q.tokens; });
 }
 
 }  // namespace headwise::detail

@@ -2,17 +2,17 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <span>
 
 #include "headwise/attention/plan.hpp"
 #include "headwise/attention/workspace.hpp"
 #include "headwise/kernel/table.hpp"
 
-// Partial results of the same rows over different keys, and their end: (m, l, o) and (m', l', o') give
-//   M = max(m, m'),  L = l·2^(m−M) + l'·2^(m'−M),  O = o·2^(m−M) + o'·2^(m'−M),  output = O / L.
+// Partial results of the same rows over different keys: (m, l, o) and (m', l', o') give
+//   M = max(m, m'),  L = l·2^(m−M) + l'·2^(m'−M),  O = o·2^(m−M) + o'·2^(m'−M).
 
 namespace headwise::detail {
 
@@ -49,34 +49,55 @@ inline void merge_rows(const TileKernels& kernels, const PartialRows& merged, co
   }
 }
 
-/// The elements of `from`, which is dense, to a row of `out` with any dim stride.
-inline void scatter_row(const void* from, const Array& out, void* row) {
-  const Index bytes = size_of(out.storage);
-  for (Index d = 0; d < out.dim; ++d)
-    std::memcpy(static_cast<char*>(row) + d * out.strides.dim * bytes, static_cast<const char*>(from) + d * bytes,
-                static_cast<std::size_t>(bytes));
-}
+/// Merges the sums of consecutive segments as a binary tree over absolute positions: segments 2i and 2i + 1 become a
+/// block, blocks of equal size likewise; what finds no sibling is folded at the end, from the right. The tree is a function
+/// of the first and the last segment alone, so a part of it may as well be made on another thread, and at most
+/// `merge_depth(segments)` partial results are alive at a time.
+class SegmentMerge {
+ public:
+  SegmentMerge(const TileKernels& kernels, Index rows, Index value_dim)
+      : kernels_(kernels), rows_(rows), value_dim_(value_dim) {}
 
-/// Normalises the item's rows into the outputs. A row that has seen no key gives 0 and lse −inf.
-inline void finish_rows(const Problem& call, const TileKernels& kernels, const WorkItem& item, const PartialRows& result,
-                        float* dense_row) {
-  constexpr float kNone = -std::numeric_limits<float>::infinity(), kLn2 = 0.6931471805599453f;
-  const RowRange range(call, item);
-  const Array &out = call.outputs.values, &lse = call.outputs.lse;
-  const Index value_dim = padded_value_dim(call.source.format.value_dim);
-  const std::span<const Index> heads = call.map->query_heads_of(item.kv_head);
-  for (Index r = 0; r < item.rows; ++r) {
-    const Index token = range.token(r), head = heads[static_cast<std::size_t>(range.head_in_group(r))];
-    const bool none = result.max[r] == kNone;
-    void* row = out.row(item.sequence, token, head);
-    const bool dense = out.strides.dim == 1 || out.dim == 1;
-    kernels.finish_row(result.output + r * value_dim, out.dim, none ? 0.0f : 1.0f / result.sum[r], dense ? row : dense_row,
-                       out.storage);
-    if (!dense) scatter_row(dense_row, out, row);
-    if (call.outputs.has_lse)
-      store_element(lse.row(item.sequence, token, head), Storage::f32, 0,
-                    none ? kNone : (result.max[r] + std::log2(result.sum[r])) * kLn2);
+  Index count() const { return count_; }
+
+  /// Takes the sum over segments [begin, begin + size), a block behind those taken before.
+  void add(const PartialRows& sum, Index begin, Index size = 1) {
+    blocks_[static_cast<std::size_t>(count_++)] = {sum, begin, size};
+    while (count_ > 1 && at(1).size == at(2).size && at(2).begin % (2 * at(2).size) == 0) merge_last();
   }
-}
+
+  /// Everything taken, in the place of the first block.
+  PartialRows fold() {
+    while (count_ > 1) merge_last();
+    return at(1).sum;
+  }
+
+  /// Calls f(begin, size) for the blocks that segments [begin, end) merge to.
+  template <class F>
+  static void for_each_block(Index begin, Index end, F f) {
+    while (begin < end) {
+      Index size = 1;
+      while (begin % (2 * size) == 0 && begin + 2 * size <= end) size *= 2;
+      f(begin, size);
+      begin += size;
+    }
+  }
+
+ private:
+  struct Block {
+    PartialRows sum;
+    Index begin, size;
+  };
+  Block& at(Index from_end) { return blocks_[static_cast<std::size_t>(count_ - from_end)]; }
+  void merge_last() {
+    merge_rows(kernels_, at(2).sum, at(1).sum, rows_, value_dim_);
+    at(2).size += at(1).size;
+    --count_;
+  }
+
+  const TileKernels& kernels_;
+  Index rows_, value_dim_, count_ = 0;
+  std::array<Block, static_cast<std::size_t>(merge_depth(Index{1} << 62))> blocks_;
+};
 
 }  // namespace headwise::detail

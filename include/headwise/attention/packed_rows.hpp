@@ -35,30 +35,34 @@ inline void pack_rows(const ConstArray& array, PackKernel pack, Index b, Index f
   pack(dense, stride, count, array.dim, tile);
 }
 
-/// Bytes of scratch that SourceRef::tile may use: a tile, and a tile's rows made dense.
-inline Index tile_scratch_bytes(const TileFormat& format) {
-  const Index keys = key_tile_bytes(format.key_storage, format.head_dim);
-  const Index values = value_tile_bytes(format.value_storage, format.value_dim);
-  return keys + values + std::max(keys, values);
+/// Bytes of scratch that packing one of K and V may use: a tile, and a tile's rows made dense.
+inline Index pack_scratch_bytes(const TileFormat& format) {
+  return 2 * std::max(key_tile_bytes(format.key_storage, format.head_dim),
+                      value_tile_bytes(format.value_storage, format.value_dim));
 }
 
 inline SourceRef source_ref(const KvRows& rows) {
-  const TileFormat format{rows.keys().storage, rows.values().storage, rows.keys().heads, rows.keys().dim,
-                          rows.values().dim};
-  return {&rows, format, rows.keys().sequences,
+  const ConstArray &all_keys = rows.keys(), &all_values = rows.values();
+  return {&rows,
+          {all_keys.storage, all_values.storage, all_keys.heads, all_keys.dim, all_values.dim},
+          all_keys.sequences,
           [](const void* self, Index) { return static_cast<const KvRows*>(self)->keys().tokens; },
-          [](const void* self, Index sequence, Index kv_head, Index index, Index keys, void* scratch) {
-            const auto& source = *static_cast<const KvRows*>(self);
-            const ConstArray &k = source.keys(), &v = source.values();
-            const TileKernels& kernels = tile_kernels();
-            char* values = static_cast<char*>(scratch) + key_tile_bytes(k.storage, k.dim);
-            char* dense = values + value_tile_bytes(v.storage, v.dim);
-            const Index first = index * kTileTokens, count = std::min(kTileTokens, keys - first);
-            pack_rows(k, kernels.pack_keys[static_cast<int>(k.storage)], sequence, first, count, kv_head, scratch,
-                      dense);
-            pack_rows(v, kernels.pack_values[static_cast<int>(v.storage)], sequence, first, count, kv_head, values,
-                      dense);
-            return TilePointers{scratch, values};
+          nullptr,
+          [](const void* self, Index sequence, Index kv_head, Index index, Index keys, void* scratch) -> const void* {
+            const ConstArray& k = static_cast<const KvRows*>(self)->keys();
+            const Index first = index * kTileTokens;
+            pack_rows(k, tile_kernels().pack_keys[static_cast<int>(k.storage)], sequence, first,
+                      std::min(kTileTokens, keys - first), kv_head, scratch,
+                      static_cast<char*>(scratch) + key_tile_bytes(k.storage, k.dim));
+            return scratch;
+          },
+          [](const void* self, Index sequence, Index kv_head, Index index, Index keys, void* scratch) -> const void* {
+            const ConstArray& v = static_cast<const KvRows*>(self)->values();
+            const Index first = index * kTileTokens;
+            pack_rows(v, tile_kernels().pack_values[static_cast<int>(v.storage)], sequence, first,
+                      std::min(kTileTokens, keys - first), kv_head, scratch,
+                      static_cast<char*>(scratch) + value_tile_bytes(v.storage, v.dim));
+            return scratch;
           }};
 }
 

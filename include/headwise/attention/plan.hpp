@@ -2,6 +2,8 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
+#include <cstdint>
 #include <vector>
 
 #include "headwise/attention/problem.hpp"
@@ -22,6 +24,12 @@ inline constexpr Index kPrefillRows = 96;
 /// as well be summed on another thread.
 inline constexpr Index kSegmentTokens = 1024;
 
+/// Most partial sums that are alive while so many segments are summed and merged (attention/merge.hpp): blocks grow towards
+/// the middle of the range and shrink towards its end.
+constexpr Index merge_depth(Index segments) {
+  return std::max<Index>(1, 2 * std::bit_width(static_cast<std::uint64_t>(segments)) - 1);
+}
+
 struct Segments {
   Index begin = 0, end = 0;
   Index count() const { return end - begin; }
@@ -31,8 +39,14 @@ struct Segments {
 struct WorkItem {
   Index sequence, kv_head, first_row, rows;
   Segments segments;
-  Index partial;  // where the split's partial states start, in rows; −1: not split, the item finishes its rows
+  Index partial;  // where the split's partial sums start, in rows; −1: not split, the item finishes its rows
   Index cost;
+};
+
+/// A work item that became several, of `part_segments` segments each.
+struct SplitItem {
+  WorkItem whole;
+  Index part_segments;
 };
 
 /// The rows of a work item as queries and their visible keys.
@@ -87,7 +101,7 @@ class Plan {
 
   const std::vector<WorkItem>& items() const { return items_; }
   /// Row tiles whose segments were split: merged and finished after all items.
-  const std::vector<WorkItem>& finishes() const { return finishes_; }
+  const std::vector<SplitItem>& finishes() const { return finishes_; }
   /// Rows of partial state that the split needs.
   Index partial_rows() const { return partial_rows_; }
 
@@ -126,16 +140,16 @@ class Plan {
         continue;
       }
       item.partial = partial_rows_;
-      finishes_.push_back(item);
       const Index step = ceil_div(count, std::min(count, parts));
+      finishes_.push_back({item, step});
       for (Index first = item.segments.begin; first < item.segments.end; first += step) {
         WorkItem part = item;
         part.segments = {first, std::min(first + step, item.segments.end)};
-        part.partial = partial_rows_ + (first - item.segments.begin) * item.rows;
+        part.partial = partial_rows_;
+        partial_rows_ += merge_depth(step) * item.rows;
         part.cost = item.rows * part.segments.count() * kSegmentTokens;
         items_.push_back(part);
       }
-      partial_rows_ += count * item.rows;
     }
   }
 
@@ -150,7 +164,8 @@ class Plan {
 
   static constexpr Index kMinSharedRows = 8;
 
-  std::vector<WorkItem> items_, finishes_, scratch_;
+  std::vector<WorkItem> items_, scratch_;
+  std::vector<SplitItem> finishes_;
   Index partial_rows_ = 0;
 };
 

@@ -23,21 +23,24 @@ struct Outputs {
 
 namespace detail {
 
-/// Any source of tiles behind a pointer and three functions, so that what walks tiles is compiled once. `tile` may use
-/// the scratch (one tile, aligned) to make a tile that is not stored as one.
+/// Any source of tiles behind a pointer and a few functions, so that what walks tiles is compiled once. A source either
+/// holds tiles or packs them from memory of another shape, keys and values apart: they share the scratch in L1.
 struct SourceRef {
+  using Pack = const void* (*)(const void* self, Index sequence, Index kv_head, Index index, Index keys, void* scratch);
+
   const void* self;
   TileFormat format;
   Index num_sequences;
   Index (*num_tokens)(const void* self, Index sequence);
-  TilePointers (*tile)(const void* self, Index sequence, Index kv_head, Index index, Index keys, void* scratch);
+  TilePointers (*tile)(const void* self, Index sequence, Index kv_head, Index index);  // null: tiles are packed
+  Pack pack_keys = nullptr, pack_values = nullptr;
 };
 
 template <TileSource S>
 SourceRef source_ref(const S& source) {
   return {&source, source.format(), source.num_sequences(),
           [](const void* self, Index sequence) { return static_cast<const S*>(self)->num_tokens(sequence); },
-          [](const void* self, Index sequence, Index kv_head, Index index, Index, void*) {
+          [](const void* self, Index sequence, Index kv_head, Index index) {
             return static_cast<const S*>(self)->tile(sequence, kv_head, index);
           }};
 }

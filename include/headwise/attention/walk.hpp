@@ -6,6 +6,7 @@
 #include <limits>
 #include <span>
 
+#include "headwise/attention/finish.hpp"
 #include "headwise/attention/merge.hpp"
 #include "headwise/attention/packed_rows.hpp"
 #include "headwise/attention/plan.hpp"
@@ -31,22 +32,21 @@ class Walk {
         key_storage_(resident(format_.key_storage)),
         value_storage_(resident(format_.value_storage)),
         weights_operand_(kernels.operand[static_cast<int>(value_storage_)]),
-        softmax_{memory.segment.max, memory.lane_sums, memory.tile_sums, memory.weights, weights_operand_} {}
+        softmax_{nullptr, memory.lane_sums, memory.tile_sums, memory.weights, weights_operand_} {}
 
-  /// Sums the item's segments, then merges and finishes them, or leaves them in `partials` for the others of the split.
+  /// Sums and merges the item's segments, then finishes its rows, or leaves them in `partials` for the rest of the split.
   void run(const PartialRows& partials) const {
     gather_queries();
-    if (item_.partial >= 0) {
-      for (Index s = item_.segments.begin; s < item_.segments.end; ++s)
-        sum_segment(s, partials.from(item_.partial + (s - item_.segments.begin) * item_.rows, value_dim_));
-      return;
-    }
-    sum_segment(item_.segments.begin, memory_.merged);  // of no tiles where nothing is visible
-    for (Index s = item_.segments.begin + 1; s < item_.segments.end; ++s) {
-      sum_segment(s, memory_.segment);
-      merge_rows(kernels_, memory_.merged, memory_.segment, item_.rows, value_dim_);
-    }
-    finish_rows(call_, kernels_, item_, memory_.merged, memory_.dense_row);
+    const bool split = item_.partial >= 0;
+    const PartialRows sums = split ? partials.from(item_.partial, value_dim_) : memory_.sums;
+    SegmentMerge merge(kernels_, item_.rows, value_dim_);
+    Index s = item_.segments.begin;
+    do {  // once where nothing is visible, over no tiles
+      const PartialRows sum = sums.from(merge.count() * item_.rows, value_dim_);
+      sum_segment(s, sum);
+      merge.add(sum, s);
+    } while (++s < item_.segments.end);
+    if (!split) finish_rows(call_, kernels_, item_, merge.fold(), memory_.dense_row);
   }
 
  private:
@@ -97,8 +97,13 @@ class Walk {
   /// scores → transform → mask → softmax → weighted sum. The `opening` tile of a segment meets rows without a max.
   void sum_tile(Index tile, bool opening, const SoftmaxState& state, float* output) const {
     const Index first = tile * kTileTokens, end = std::min(range_.some().end - first, kTileTokens);
-    const TilePointers stored =
-        call_.source.tile(call_.source.self, item_.sequence, item_.kv_head, tile, range_.keys(), memory_.tile);
+    const SourceRef& source = call_.source;
+    const bool packs = !source.tile;
+    TilePointers stored{};
+    if (packs)
+      stored.keys = source.pack_keys(source.self, item_.sequence, item_.kv_head, tile, range_.keys(), memory_.packed);
+    else
+      stored = source.tile(source.self, item_.sequence, item_.kv_head, tile);
     const Interval all = range_.all();
     const bool whole = first >= all.begin && first + kTileTokens <= all.end;
     if (!whole)
@@ -123,6 +128,9 @@ class Walk {
         kernels_.rescale(memory_.scores, item_.rows, state, output, value_dim_);
     }
 
+    if (packs)
+      stored.values =
+          source.pack_values(source.self, item_.sequence, item_.kv_head, tile, range_.keys(), memory_.packed);
     const void* values = widened_values(stored.values);
     if (!whole && hides_poison(first, stored.values)) return sum_values_apart(first, values, output);
     kernels_.weighted_sum[static_cast<int>(value_storage_)]({memory_.weights, values, output, item_.rows, value_dim_,
@@ -149,10 +157,12 @@ class Walk {
   static constexpr Index kAheadBytes = 8192;
   bool at_streams_pace() const { return item_.rows <= kSmallRows; }
   AheadArgs ahead_of_keys(const TilePointers& tile) const {
+    if (!call_.source.tile) return {tile.keys, 0};
     if (at_streams_pace()) return {static_cast<const char*>(tile.keys) + kAheadBytes, key_bytes_};
     return {tile.values, value_bytes_};
   }
   AheadArgs ahead_of_values(const TilePointers& tile) const {
+    if (!call_.source.tile) return {tile.values, 0};
     if (at_streams_pace()) return {static_cast<const char*>(tile.values) + kAheadBytes, value_bytes_};
     return {static_cast<const char*>(tile.values) + value_bytes_, key_bytes_};
   }

@@ -17,7 +17,8 @@ class Buffer {
     if (bytes > size_) {
       memory_.reset();
       size_ = 0;
-      memory_.reset(static_cast<char*>(::operator new(static_cast<std::size_t>(bytes), std::align_val_t{kTileAlignment})));
+      memory_.reset(
+          static_cast<char*>(::operator new(static_cast<std::size_t>(bytes), std::align_val_t{kTileAlignment})));
       size_ = bytes;
     }
     return memory_.get();
@@ -40,23 +41,23 @@ struct PartialRows {
   PartialRows from(Index row, Index value_dim) const { return {max + row, sum + row, output + row * value_dim}; }
 };
 
-/// A thread's memory for one work item; its size does not depend on the number of keys.
+/// A thread's memory for one work item of so many rows; `depth` grows with the logarithm of the number of keys, nothing
+/// else does.
 struct Workspace {
-  void* queries;        // [rows][padded head_dim] of an operand
-  float* scores;        // [rows][64]
-  Index* ends;          // [rows], of a masked tile's visible tokens
-  void* weights;        // [rows][64] of an operand
-  float* lane_sums;     // [rows][kMaxLanes]
-  float* tile_sums;     // [rows][kMaxLanes]
-  PartialRows segment;  // the segment being summed
-  PartialRows merged;   // all segments before it
-  float* wide_keys;     // a K tile as f32
-  float* wide_values;   // a V tile as f32
-  void* values_copy;    // a V tile with hidden tokens zeroed
-  void* tile;           // a tile packed from the caller's memory
-  float* dense_row;     // a query or output row made dense
+  void* queries;       // [rows][padded head_dim] of an operand
+  float* scores;       // [rows][64]
+  Index* ends;         // [rows], of a masked tile's visible tokens
+  void* weights;       // [rows][64] of an operand
+  float* lane_sums;    // [rows][kMaxLanes]
+  float* tile_sums;    // [rows][kMaxLanes]
+  PartialRows sums;    // [depth][rows]: of segments and of merged blocks of them
+  float* wide_keys;    // a K tile as f32
+  float* wide_values;  // a V tile as f32
+  void* values_copy;   // a V tile with hidden tokens zeroed
+  void* packed;        // K or V of a tile packed from the caller's memory
+  float* dense_row;    // a query or output row made dense
 
-  Workspace(Buffer& buffer, const TileFormat& format, Index rows, Index tile_scratch) {
+  Workspace(Buffer& buffer, const TileFormat& format, Index rows, Index depth, Index pack_scratch) {
     const Index dk = padded_head_dim(format.head_dim), dv = padded_value_dim(format.value_dim);
     // two rounds over the same list: the sizes, then the pointers
     char* base = nullptr;
@@ -72,15 +73,13 @@ struct Workspace {
       take(weights, rows * kTileTokens * 4);
       take(lane_sums, rows * kMaxLanes * 4);
       take(tile_sums, rows * kMaxLanes * 4);
-      for (PartialRows* partial : {&segment, &merged}) {
-        take(partial->max, rows * 4);
-        take(partial->sum, rows * 4);
-        take(partial->output, rows * dv * 4);
-      }
+      take(sums.max, depth * rows * 4);
+      take(sums.sum, depth * rows * 4);
+      take(sums.output, depth * rows * dv * 4);
       take(wide_keys, kTileTokens * dk * 4);
       take(wide_values, kTileTokens * dv * 4);
       take(values_copy, kTileTokens * dv * 4);
-      take(tile, tile_scratch);
+      take(packed, pack_scratch);
       take(dense_row, std::max(dk, dv) * 4);
       if (round == 0) base = static_cast<char*>(buffer.reserve(used));
     }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <type_traits>
+#include <utility>
 
 #include "headwise/core/storage.hpp"
 #include "headwise/core/tile_layout.hpp"
