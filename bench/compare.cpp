@@ -94,16 +94,10 @@ void use_isa(const std::string& name) {
   headwise::fail("--isa (", name, ") must be one that this CPU has");
 }
 
-// A quarter of the machine for the caches, of that half again as much as the last-level cache for one cycle through
-// them: data that a cycle evicts before it returns to them are cold.
 void set_memory(const compare::Machine& machine, Arguments& args) {
-  constexpr Index kMib = Index{1} << 20;
-  args.run.memory_bytes = args.memory_mib > 0  ? args.memory_mib * kMib
-                          : machine.memory > 0 ? std::min(4096 * kMib, machine.memory / 4)
-                                               : 1024 * kMib;
-  const Index wanted = machine.last_level_cache > 0 ? machine.last_level_cache / 2 * 3 : 256 * kMib;
-  args.run.cold_bytes = std::min(wanted, args.run.memory_bytes / 4);
-  if (args.smoke) args.run.cold_bytes = 4 * kMib;  // nothing a test needs to be cold for
+  args.run.memory_bytes = args.memory_mib > 0 ? args.memory_mib << 20 : machine.default_memory();
+  args.run.cold_bytes = std::min(machine.cold_bytes(), args.run.memory_bytes / 4);
+  if (args.smoke) args.run.cold_bytes = Index{4} << 20;  // nothing a test needs to be cold for
 }
 
 int run(Arguments& args) {

@@ -2,24 +2,17 @@
 #include "report.hpp"
 
 #include <algorithm>
-#include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <stdexcept>
 
+#include "figures.hpp"
 #include "headwise/version.hpp"
 
 namespace compare {
 
 namespace {
-
-double median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  std::ranges::sort(values);
-  const std::size_t middle = values.size() / 2;
-  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
-}
 
 template <class F>
 double median_over(const std::vector<Sample>& samples, F f) {
@@ -48,13 +41,6 @@ std::set<Index> thread_counts(const std::vector<Result>& results) {
   std::set<Index> counts;
   for (const Result& result : results) counts.insert(result.timed.threads);
   return counts;
-}
-
-template <class... Values>
-std::string format(const char* pattern, Values... values) {
-  char text[256];
-  std::snprintf(text, sizeof text, pattern, values...);
-  return text;
 }
 
 std::string mebibytes(Index bytes) { return std::to_string(bytes >> 20) + " MiB"; }

@@ -98,37 +98,34 @@ Index Workload::bytes() const {
   return std::visit([&](const auto& cache) { return cache.bytes_per_token() * kv_tokens_; }, cache_);
 }
 
-void Workload::attend(Index layer, Index new_tokens, ExecutorRef executor) {
-  const View<const float> queries(queries_.data(), new_tokens, heads_.num_heads(), heads_.head_dim());
-  const View<float> output(output_.data(), new_tokens, heads_.num_heads(), heads_.head_dim());
-  std::visit([&](const auto& cache) { attention_(queries, cache.layer(layer), output, {}, executor); }, cache_);
-}
+void Workload::clear_output() { std::ranges::fill(output_, std::numeric_limits<float>::quiet_NaN()); }
 
 Check Workload::check(Index new_tokens, ExecutorRef executor) {
-  std::ranges::fill(output_, std::numeric_limits<float>::quiet_NaN());
+  clear_output();
   attend(0, new_tokens, executor);
+  return check_output(new_tokens, kv_tokens_, kv_tokens_);
+}
 
+Check Workload::check_output(Index new_tokens, Index kv_tokens, Index window) const {
   const Index dim = heads_.head_dim(), kv_heads = heads_.num_kv_heads();
-  Check check{0, error_limit(storage_, kv_tokens_)};
+  Check check{0, error_limit(storage_, std::min(kv_tokens, window))};
   for (const Index head : ends_and_middle(heads_.num_heads())) {
     // the reference sees this head alone: its KV head's keys and values, [token][dim]
     const Index kv_head = head / heads_.group_size();
-    std::vector<double> keys, values;
-    for (Index token = 0; token < kv_tokens_; ++token)
-      for (Index d = 0; d < dim; ++d) {
-        const auto at = static_cast<std::size_t>((token % kBlock * kv_heads + kv_head) * dim + d);
-        keys.push_back(static_cast<double>(keys_[at]));
-        values.push_back(static_cast<double>(values_[at]));
-      }
     for (const Index token : ends_and_middle(new_tokens)) {
-      const Index seen = kv_tokens_ - new_tokens + token + 1;  // causal: this query and all before it
+      const Index end = kv_tokens - new_tokens + token + 1;  // causal: this query and all before it
+      const Index begin = std::max<Index>(0, end - window);
+      std::vector<double> keys, values;
+      for (Index t = begin; t < end; ++t)
+        for (Index d = 0; d < dim; ++d) {
+          const auto at = static_cast<std::size_t>((t % kBlock * kv_heads + kv_head) * dim + d);
+          keys.push_back(static_cast<double>(keys_[at]));
+          values.push_back(static_cast<double>(values_[at]));
+        }
       const auto row = static_cast<std::size_t>((token * heads_.num_heads() + head) * dim);
       const std::vector<double> query(queries_.begin() + static_cast<Index>(row),
                                       queries_.begin() + static_cast<Index>(row) + dim);
-      const auto prefix = [&](const std::vector<double>& x) {
-        return std::span(x).first(static_cast<std::size_t>(seen * dim));
-      };
-      const auto expected = headwise::reference::attend({1, seen, 1, 1, dim, dim}, query, prefix(keys), prefix(values));
+      const auto expected = headwise::reference::attend({1, end - begin, 1, 1, dim, dim}, query, keys, values);
       double error = 0, total = 0;
       for (std::size_t d = 0; d < static_cast<std::size_t>(dim); ++d) {
         const double difference = static_cast<double>(output_[row + d]) - expected.output[d];

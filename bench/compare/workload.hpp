@@ -32,10 +32,32 @@ class Workload {
   Index bytes() const;
 
   /// What is timed: attention of the first `new_tokens` queries over one layer.
-  void attend(Index layer, Index new_tokens, ExecutorRef executor);
+  void attend(Index layer, Index new_tokens, ExecutorRef executor) {
+    with_layer(layer, [&](const auto& keys) { attend_over(keys, new_tokens, {}, executor); });
+  }
+
+  /// The same over any source of tiles of this shape.
+  template <class Source>
+  void attend_over(const Source& keys, Index new_tokens, const headwise::Options& options, ExecutorRef executor) {
+    const headwise::View<const float> queries(queries_.data(), new_tokens, heads_.num_heads(), heads_.head_dim());
+    const headwise::View<float> output(output_.data(), new_tokens, heads_.num_heads(), heads_.head_dim());
+    attention_(queries, keys, output, options, executor);
+  }
+
+  /// Calls f(layer), a CacheLayer of the storage type.
+  template <class F>
+  void with_layer(Index layer, F&& f) const {
+    std::visit([&](const auto& cache) { f(cache.layer(layer)); }, cache_);
+  }
 
   /// Compares the output of attend(0, …) with reference.hpp, for a few heads and tokens.
   Check check(Index new_tokens, ExecutorRef executor);
+
+  /// Makes sure that check_output sees what is written from here on.
+  void clear_output();
+  /// Compares with reference.hpp what causal attention of the first `new_tokens` queries over the first `kv_tokens`
+  /// tokens of any layer left as output, each query seeing at most `window` keys.
+  Check check_output(Index new_tokens, Index kv_tokens, Index window) const;
 
  private:
   template <class T>

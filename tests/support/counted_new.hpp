@@ -2,18 +2,18 @@
 #pragma once
 
 // Replaces operator new of the whole test program by one that counts, so include it in one file of a program, and not
-// where a sanitizer brings its own (sanitizers.hpp).
+// where a sanitizer brings its own (sanitizers.hpp). Others include allocation_counts.hpp.
 
-#include <atomic>
 #include <cstddef>
 #include <cstdlib>
 #include <new>
 
-namespace {
-std::atomic<long> allocations{0};
+#include "tests/support/allocation_counts.hpp"
 
+namespace {
 void* counted(std::size_t bytes, std::size_t alignment) {
   ++allocations;
+  allocated_bytes += static_cast<long>(bytes);
   // aligned_alloc wants a multiple of the alignment
   void* memory = std::aligned_alloc(alignment, (bytes + alignment) / alignment * alignment);
   if (memory == nullptr) throw std::bad_alloc();

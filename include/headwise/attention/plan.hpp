@@ -130,7 +130,7 @@ class Plan {
 
   void split_segments(Index threads) {
     std::vector<WorkItem>& whole = scratch_;
-    whole.swap(items_);
+    whole.assign(items_.begin(), items_.end());  // a swap would leave the smaller buffer to grow in the next call
     items_.clear();
     const Index parts = ceil_div(threads, std::max<Index>(1, std::ssize(whole)));
     for (WorkItem item : whole) {

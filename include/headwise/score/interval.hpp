@@ -26,6 +26,7 @@ class VisibleKeys {
         right_(options.causal ? 0 : options.window_right.value_or(kUnlimited)) {}
 
   Interval operator()(Index p) const {
+    if (window_ == 0 && right_ == 0) return {};  // no key, so that the hull of several queries is empty as well
     // no sum below overflows: p lies within ± 2^61, and "unlimited" is handled apart
     const Index begin = window_ == kUnlimited || window_ > p ? 0 : p - window_ + 1;
     const Index end = right_ == kUnlimited || right_ > keys_ - 1 - p ? keys_ : p + right_ + 1;
