@@ -91,6 +91,25 @@ inline Buffer& item_memory() {
   return buffer;
 }
 
+/// Merges what the parts of a split have left of one of its KV heads, and finishes it.
+inline void finish_split(const Problem& call, const TileKernels& kernels, const SplitItem& split, Index head,
+                         const PartialRows& partials, float* dense_row) {
+  const WorkItem& item = split.whole;
+  const Index value_dim = padded_value_dim(call.source.format.value_dim);
+  SegmentMerge merge(kernels, item.rows, value_dim);
+  Index part = item.partial;
+  for (Index s = item.segments.begin; s < item.segments.end; s += split.part_segments) {
+    const Index end = std::min(s + split.part_segments, item.segments.end), depth = merge_depth(end - s);
+    Index row = part + head * depth * item.rows;
+    SegmentMerge::for_each_block(s, end, [&](Index begin, Index size) {
+      merge.add(partials.from(row, value_dim), begin, size);
+      row += item.rows;
+    });
+    part += item.kv_heads * depth * item.rows;
+  }
+  finish_rows(call, kernels, item, item.kv_head + head, merge.fold(), dense_row);
+}
+
 HEADWISE_API void attend(const Problem& call, const ExecutorRef& executor) {
   const TileKernels& kernels = tile_kernels();
   const TileFormat& format = call.source.format;
@@ -107,31 +126,19 @@ HEADWISE_API void attend(const Problem& call, const ExecutorRef& executor) {
     partials.output = partials.sum + split_rows;
   }
 
-  const Index scratch = call.source.tile ? 0 : pack_scratch_bytes(format);
-  Index most_rows = 0, depth = 1;
+  WorkspaceShape shape{format};
+  if (!call.source.tile) shape.pack_scratch = pack_scratch_bytes(format);
   for (const WorkItem& item : plan.items()) {
-    most_rows = std::max(most_rows, item.rows);
-    depth = std::max(depth, merge_depth(item.segments.count()));
+    shape.kv_heads = std::max(shape.kv_heads, item.kv_heads);
+    shape.rows = std::max(shape.rows, item.rows);
+    shape.depth = std::max(shape.depth, merge_depth(item.segments.count()));
   }
-  for_each_item(plan.items(), executor, [&](const WorkItem& item) {
-    const Workspace workspace(item_memory(), format, most_rows, depth, scratch);
-    Walk(call, kernels, item, workspace).run(partials);
-  });
+  for_each_item(plan.items(), executor,
+                [&](const WorkItem& item) { walk(call, kernels, item, Workspace(item_memory(), shape), partials); });
   for_each_item(plan.finishes(), executor, [&](const SplitItem& split) {
-    const WorkItem& item = split.whole;
-    SegmentMerge merge(kernels, item.rows, value_dim);
-    Index at = item.partial;
-    for (Index s = item.segments.begin; s < item.segments.end; s += split.part_segments) {
-      Index block = at;
-      SegmentMerge::for_each_block(s, std::min(s + split.part_segments, item.segments.end),
-                                   [&](Index begin, Index size) {
-                                     merge.add(partials.from(block, value_dim), begin, size);
-                                     block += item.rows;
-                                   });
-      at += merge_depth(split.part_segments) * item.rows;
-    }
-    const Workspace workspace(item_memory(), format, most_rows, depth, scratch);
-    finish_rows(call, kernels, item, merge.fold(), workspace.dense_row);
+    const Workspace workspace(item_memory(), shape);
+    for (Index head = 0; head < split.whole.kv_heads; ++head)
+      finish_split(call, kernels, split, head, partials, workspace.dense_row);
   });
 }
 

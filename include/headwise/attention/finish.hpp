@@ -22,14 +22,14 @@ inline void scatter_row(const void* from, const Array& out, void* row) {
                 static_cast<std::size_t>(bytes));
 }
 
-/// Normalises the item's rows into the outputs. A row that has seen no key gives 0 and lse −inf.
-inline void finish_rows(const Problem& call, const TileKernels& kernels, const WorkItem& item,
+/// Normalises the rows of one of the item's KV heads into the outputs. A row that has seen no key gives 0 and lse −inf.
+inline void finish_rows(const Problem& call, const TileKernels& kernels, const WorkItem& item, Index kv_head,
                         const PartialRows& result, float* dense_row) {
   constexpr float kNone = -std::numeric_limits<float>::infinity(), kLn2 = 0.6931471805599453f;
   const RowRange range(call, item);
   const Array &out = call.outputs.values, &lse = call.outputs.lse;
   const Index value_dim = padded_value_dim(call.source.format.value_dim);
-  const std::span<const Index> heads = call.map->query_heads_of(item.kv_head);
+  const std::span<const Index> heads = call.map->query_heads_of(kv_head);
   for (Index r = 0; r < item.rows; ++r) {
     const Index token = range.token(r), head = heads[static_cast<std::size_t>(range.head_in_group(r))];
     const bool none = result.max[r] == kNone;

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <span>
 
 #include "headwise/attention/finish.hpp"
@@ -15,15 +17,19 @@
 
 namespace headwise::detail {
 
-/// One work item: the rows' queries walk their visible tiles, segment by segment.
+/// The rows of one KV head of a work item, on their way over their visible tiles, segment by segment:
+/// open, { begin, { visit … }, end } …, close.
 class Walk {
  public:
-  Walk(const Problem& call, const TileKernels& kernels, const WorkItem& item, const Workspace& memory)
+  /// `partials` are those of the split, if the item is part of one.
+  Walk(const Problem& call, const TileKernels& kernels, const WorkItem& item, Index head, const Workspace& memory,
+       const PartialRows& partials)
       : call_(call),
         kernels_(kernels),
         format_(call.source.format),
         item_(item),
-        memory_(memory),
+        kv_head_(item.kv_head + head),
+        memory_(memory.head(head)),
         range_(call, item),
         head_dim_(padded_head_dim(format_.head_dim)),
         value_dim_(padded_value_dim(format_.value_dim)),
@@ -31,22 +37,42 @@ class Walk {
         value_bytes_(value_tile_bytes(format_.value_storage, format_.value_dim)),
         key_storage_(resident(format_.key_storage)),
         value_storage_(resident(format_.value_storage)),
-        weights_operand_(kernels.operand[static_cast<int>(value_storage_)]),
-        softmax_{nullptr, memory.lane_sums, memory.tile_sums, memory.weights, weights_operand_} {}
-
-  /// Sums and merges the item's segments, then finishes its rows, or leaves them in `partials` for the rest of the split.
-  void run(const PartialRows& partials) const {
+        softmax_{nullptr, memory_.lane_sums, memory_.tile_sums, memory_.weights,
+                 kernels.operand[static_cast<int>(value_storage_)]},
+        sums_(splits() ? partials.from(item.partial + head * merge_depth(item.segments.count()) * item.rows, value_dim_)
+                       : memory_.sums),
+        merge_(kernels, item.rows, value_dim_) {
     gather_queries();
-    const bool split = item_.partial >= 0;
-    const PartialRows sums = split ? partials.from(item_.partial, value_dim_) : memory_.sums;
-    SegmentMerge merge(kernels_, item_.rows, value_dim_);
-    Index s = item_.segments.begin;
-    do {  // once where nothing is visible, over no tiles
-      const PartialRows sum = sums.from(merge.count() * item_.rows, value_dim_);
-      sum_segment(s, sum);
-      merge.add(sum, s);
-    } while (++s < item_.segments.end);
-    if (!split) finish_rows(call_, kernels_, item_, merge.fold(), memory_.dense_row);
+  }
+
+  /// The tiles of an absolute segment that some row sees.
+  Interval tiles_of(Index segment) const {
+    const Interval keys = range_.some();
+    return {std::max(keys.begin, segment * kSegmentTokens) / kTileTokens,
+            ceil_div(std::min(keys.end, (segment + 1) * kSegmentTokens), kTileTokens)};
+  }
+
+  /// Starts the sum of a segment.
+  void begin() {
+    segment_ = sums_.from(merge_.count() * item_.rows, value_dim_);
+    softmax_.max = segment_.max;
+    std::fill_n(softmax_.max, item_.rows, -std::numeric_limits<float>::infinity());
+    std::fill_n(softmax_.sum, item_.rows * kMaxLanes, 0.0f);
+    std::fill_n(segment_.output, item_.rows * value_dim_, 0.0f);
+  }
+
+  /// Adds a tile to it. The `opening` tile of a segment meets rows without a max.
+  void visit(Index tile, bool opening) const { sum_tile(tile, opening, softmax_, segment_.output); }
+
+  /// Merges it with those before.
+  void end(Index segment) {
+    reduce_lane_sums(softmax_.sum, item_.rows, segment_.sum);
+    merge_.add(segment_, segment);
+  }
+
+  /// Finishes the rows, or leaves their sums to the rest of the split.
+  void close() {
+    if (!splits()) finish_rows(call_, kernels_, item_, kv_head_, merge_.fold(), memory_.dense_row);
   }
 
  private:
@@ -64,7 +90,7 @@ class Walk {
 
   void gather_queries() const {
     const ConstArray& q = call_.queries;
-    const std::span<const Index> heads = call_.map->query_heads_of(item_.kv_head);
+    const std::span<const Index> heads = call_.map->query_heads_of(kv_head_);
     const Operand operand = kernels_.operand[static_cast<int>(key_storage_)];
     // scores are in units of log2, but a softcap works on natural ones: it brings log2 e in itself
     const float factor = call_.options->softcap > 0 ? call_.scale : call_.scale * kLog2e;
@@ -80,30 +106,18 @@ class Walk {
     }
   }
 
-  /// Tiles of absolute segment `segment` that some row sees, summed from scratch into `result`.
-  void sum_segment(Index segment, const PartialRows& result) const {
-    SoftmaxState state = softmax_;
-    state.max = result.max;
-    std::fill_n(result.max, item_.rows, -std::numeric_limits<float>::infinity());
-    std::fill_n(state.sum, item_.rows * kMaxLanes, 0.0f);
-    std::fill_n(result.output, item_.rows * value_dim_, 0.0f);
-    const Interval keys = range_.some();
-    const Index first = std::max(keys.begin, segment * kSegmentTokens) / kTileTokens;
-    const Index end = ceil_div(std::min(keys.end, (segment + 1) * kSegmentTokens), kTileTokens);
-    for (Index tile = first; tile < end; ++tile) sum_tile(tile, tile == first, state, result.output);
-    reduce_lane_sums(state.sum, item_.rows, result.sum);
-  }
+  bool splits() const { return item_.partial >= 0; }
 
-  /// scores → transform → mask → softmax → weighted sum. The `opening` tile of a segment meets rows without a max.
+  /// scores → transform → mask → softmax → weighted sum
   void sum_tile(Index tile, bool opening, const SoftmaxState& state, float* output) const {
     const Index first = tile * kTileTokens, end = std::min(range_.some().end - first, kTileTokens);
     const SourceRef& source = call_.source;
     const bool packs = !source.tile;
     TilePointers stored{};
     if (packs)
-      stored.keys = source.pack_keys(source.self, item_.sequence, item_.kv_head, tile, range_.keys(), memory_.packed);
+      stored.keys = source.pack_keys(source.self, item_.sequence, kv_head_, tile, range_.keys(), memory_.packed);
     else
-      stored = source.tile(source.self, item_.sequence, item_.kv_head, tile);
+      stored = source.tile(source.self, item_.sequence, kv_head_, tile);
     const Interval all = range_.all();
     const bool whole = first >= all.begin && first + kTileTokens <= all.end;
     if (!whole)
@@ -118,7 +132,7 @@ class Walk {
                          ahead_of_keys(stored)};
     const auto scores = kernels_.scores[static_cast<int>(key_storage_)];
 
-    const bool fused = whole && !opening && !transforms() && kernels_.fuses(key_storage_, weights_operand_);
+    const bool fused = whole && !opening && !transforms() && kernels_.fuses(key_storage_, softmax_.operand);
     const bool done = fused && !scores(args, &state);
     if (!done) {
       scores(args, nullptr);
@@ -129,8 +143,7 @@ class Walk {
     }
 
     if (packs)
-      stored.values =
-          source.pack_values(source.self, item_.sequence, item_.kv_head, tile, range_.keys(), memory_.packed);
+      stored.values = source.pack_values(source.self, item_.sequence, kv_head_, tile, range_.keys(), memory_.packed);
     const void* values = widened_values(stored.values);
     if (!whole && hides_poison(first, stored.values)) return sum_values_apart(first, values, output);
     kernels_.weighted_sum[static_cast<int>(value_storage_)]({memory_.weights, values, output, item_.rows, value_dim_,
@@ -174,7 +187,7 @@ class Walk {
     if (options.softcap > 0)
       kernels_.softcap(memory_.scores, item_.rows * kTileTokens, 1.0f / options.softcap, options.softcap * kLog2e);
     if (options.alibi_slopes.empty()) return;
-    const std::span<const Index> heads = call_.map->query_heads_of(item_.kv_head);
+    const std::span<const Index> heads = call_.map->query_heads_of(kv_head_);
     for (Index r = 0; r < item_.rows; ++r) {
       const Index head = heads[static_cast<std::size_t>(range_.head_in_group(r))];
       kernels_.alibi(memory_.scores + r * kTileTokens, options.alibi_slopes[static_cast<std::size_t>(head)] * kLog2e,
@@ -217,7 +230,7 @@ class Walk {
           std::memset(static_cast<char*>(memory_.values_copy) + value_index(value_storage_, value_dim_, t, d) * bytes,
                       0, static_cast<std::size_t>(bytes));
       kernels_.weighted_sum[static_cast<int>(value_storage_)](
-          {static_cast<char*>(memory_.weights) + r * kTileTokens * size_of(weights_operand_),
+          {static_cast<char*>(memory_.weights) + r * kTileTokens * size_of(softmax_.operand),
            memory_.values_copy,
            output + r * value_dim_,
            1,
@@ -232,13 +245,33 @@ class Walk {
   const TileKernels& kernels_;
   const TileFormat& format_;
   const WorkItem& item_;
-  const Workspace& memory_;
+  Index kv_head_;
+  Workspace memory_;
   RowRange range_;
   Index head_dim_, value_dim_;     // padded
   Index key_bytes_, value_bytes_;  // of a stored tile
   Storage key_storage_, value_storage_;
-  Operand weights_operand_;
   SoftmaxState softmax_;
+  PartialRows sums_, segment_{};
+  SegmentMerge merge_;
 };
+
+/// A work item from its first segment to its last, tile by tile, its KV heads side by side.
+inline void walk(const Problem& call, const TileKernels& kernels, const WorkItem& item, const Workspace& memory,
+                 const PartialRows& partials) {
+  std::array<std::optional<Walk>, static_cast<std::size_t>(kMaxHeadsTogether)> storage;
+  const auto heads = std::span(storage).first(static_cast<std::size_t>(item.kv_heads));
+  for (Index i = 0; i < item.kv_heads; ++i)
+    heads[static_cast<std::size_t>(i)].emplace(call, kernels, item, i, memory, partials);
+  Index segment = item.segments.begin;
+  do {  // once where nothing is visible, over no tiles
+    for (auto& head : heads) head->begin();
+    const Interval tiles = heads.front()->tiles_of(segment);
+    for (Index tile = tiles.begin; tile < tiles.end; ++tile)
+      for (auto& head : heads) head->visit(tile, tile == tiles.begin);
+    for (auto& head : heads) head->end(segment);
+  } while (++segment < item.segments.end);
+  for (auto& head : heads) head->close();
+}
 
 }  // namespace headwise::detail

@@ -41,25 +41,39 @@ struct PartialRows {
   PartialRows from(Index row, Index value_dim) const { return {max + row, sum + row, output + row * value_dim}; }
 };
 
-/// A thread's memory for one work item of so many rows; `depth` grows with the logarithm of the number of keys, nothing
-/// else does.
+/// What a thread needs to walk one work item. Nothing grows with the number of keys but `depth`, by its logarithm.
+struct WorkspaceShape {
+  TileFormat format;
+  Index kv_heads = 1;      // most of an item, and below:
+  Index rows = 0;          // of each KV head
+  Index depth = 1;         // partial sums of a row
+  Index pack_scratch = 0;  // bytes to pack K or V of a tile
+};
+
+/// A thread's memory for one work item.
 struct Workspace {
-  void* queries;       // [rows][padded head_dim] of an operand
+  // of one KV head (head)
+  void* queries;     // [rows][padded head_dim] of an operand
+  float* lane_sums;  // [rows][kMaxLanes]
+  PartialRows sums;  // [depth][rows]: of segments and of merged blocks of them
+  // of one tile of it
   float* scores;       // [rows][64]
   Index* ends;         // [rows], of a masked tile's visible tokens
   void* weights;       // [rows][64] of an operand
-  float* lane_sums;    // [rows][kMaxLanes]
   float* tile_sums;    // [rows][kMaxLanes]
-  PartialRows sums;    // [depth][rows]: of segments and of merged blocks of them
   float* wide_keys;    // a K tile as f32
   float* wide_values;  // a V tile as f32
   void* values_copy;   // a V tile with hidden tokens zeroed
   void* packed;        // K or V of a tile packed from the caller's memory
   float* dense_row;    // a query or output row made dense
 
-  Workspace(Buffer& buffer, const TileFormat& format, Index rows, Index depth, Index pack_scratch) {
-    const Index dk = padded_head_dim(format.head_dim), dv = padded_value_dim(format.value_dim);
+  Workspace(Buffer& buffer, const WorkspaceShape& shape)
+      : head_dim_(padded_head_dim(shape.format.head_dim)),
+        value_dim_(padded_value_dim(shape.format.value_dim)),
+        rows_(shape.rows),
+        depth_(shape.depth) {
     // two rounds over the same list: the sizes, then the pointers
+    const Index dk = head_dim_, dv = value_dim_, rows = shape.rows, all_rows = shape.kv_heads * rows;
     char* base = nullptr;
     for (int round = 0; round < 2; ++round) {
       Index used = 0;
@@ -67,23 +81,35 @@ struct Workspace {
         if (base) pointer = static_cast<std::remove_reference_t<decltype(pointer)>>(static_cast<void*>(base + used));
         used += round_up(bytes, kTileAlignment);
       };
-      take(queries, rows * dk * 4);
+      take(queries, all_rows * dk * 4);
+      take(lane_sums, all_rows * kMaxLanes * 4);
+      take(sums.max, depth_ * all_rows * 4);
+      take(sums.sum, depth_ * all_rows * 4);
+      take(sums.output, depth_ * all_rows * dv * 4);
       take(scores, rows * kTileTokens * 4);
       take(ends, rows * static_cast<Index>(sizeof(Index)));
       take(weights, rows * kTileTokens * 4);
-      take(lane_sums, rows * kMaxLanes * 4);
       take(tile_sums, rows * kMaxLanes * 4);
-      take(sums.max, depth * rows * 4);
-      take(sums.sum, depth * rows * 4);
-      take(sums.output, depth * rows * dv * 4);
       take(wide_keys, kTileTokens * dk * 4);
       take(wide_values, kTileTokens * dv * 4);
       take(values_copy, kTileTokens * dv * 4);
-      take(packed, pack_scratch);
+      take(packed, shape.pack_scratch);
       take(dense_row, std::max(dk, dv) * 4);
       if (round == 0) base = static_cast<char*>(buffer.reserve(used));
     }
   }
+
+  /// The memory of KV head i of the item: its own rows, the same tile.
+  Workspace head(Index i) const {
+    Workspace memory = *this;
+    memory.queries = static_cast<char*>(queries) + i * rows_ * head_dim_ * 4;
+    memory.lane_sums = lane_sums + i * rows_ * kMaxLanes;
+    memory.sums = sums.from(i * depth_ * rows_, value_dim_);
+    return memory;
+  }
+
+ private:
+  Index head_dim_, value_dim_, rows_, depth_;
 };
 
 }  // namespace headwise::detail
