@@ -31,7 +31,7 @@ HEADWISE_INLINE void transpose_block(const char* in, Index in_stride, char* out,
   constexpr int N = sizeof(V) / sizeof(V{}[0]);
   V v[N], w[N];
   HEADWISE_UNROLL for (int t = 0; t < N; ++t) {
-    __builtin_prefetch(in + (t + kRowsAhead) * in_stride, 0, 2);
+    __builtin_prefetch(in + (t + kRowsAhead) * in_stride, 0, 3);
     std::memcpy(&v[t], in + t * in_stride, sizeof(V));
   }
   HEADWISE_UNROLL for (int round = 1; round < N; round *= 2) {
@@ -117,7 +117,7 @@ void pack_values(const void* rows, Index stride, Index tokens, Index value_dim, 
     const char* row = in + t * stride;
     for (Index i = 0; i < Step::kKappa; ++i)
       for (Index line = 0; line < value_dim * kBytes; line += 64)
-        __builtin_prefetch(row + (kRowsAhead + i) * stride + line, 0, 2);
+        __builtin_prefetch(row + (kRowsAhead + i) * stride + line, 0, 3);
     Index d = 0;
     for (; d + kPanelDims <= whole_dims; d += kPanelDims)
       pack_step<Step, kPanelDims>(row + d * kBytes, stride, out + (d * kTileTokens + t * kPanelDims) * kBytes);
