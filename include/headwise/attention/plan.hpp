@@ -97,7 +97,7 @@ class Plan {
     finishes_.clear();
     partial_rows_ = 0;
     cut_rows(call, threads);
-    if (std::ssize(items_) < threads) split_segments(threads);
+    if (const Index parts = parts_per_item(std::ssize(items_), threads); parts > 1) split_segments(parts);
     // long items first, so that the last ones to be claimed are short
     // (not std::stable_sort, which allocates)
     std::sort(items_.begin(), items_.end(), [](const WorkItem& a, const WorkItem& b) { return a.cost > b.cost; });
@@ -133,11 +133,19 @@ class Plan {
     });
   }
 
-  void split_segments(Index threads) {
+  /// Into how many parts each of so few items is split, so that the threads end within a twentieth of each other.
+  static Index parts_per_item(Index items, Index threads) {
+    constexpr Index kManyRounds = 4, kMostParts = 64;
+    if (items == 0 || items >= kManyRounds * threads) return 1;
+    Index parts = 1;
+    while (parts < kMostParts && ceil_div(items * parts, threads) * threads * 20 > items * parts * 21) ++parts;
+    return parts;
+  }
+
+  void split_segments(Index parts) {
     std::vector<WorkItem>& whole = scratch_;
     whole.assign(items_.begin(), items_.end());  // a swap would leave the smaller buffer to grow in the next call
     items_.clear();
-    const Index parts = ceil_div(threads, std::max<Index>(1, std::ssize(whole)));
     for (WorkItem item : whole) {
       const Index count = item.segments.count();
       if (count < 2) {

@@ -168,7 +168,7 @@ class Walk {
   // rows stay with a span of keys for long: the requests are spread over all of them, one phase ahead, the values while
   // the keys are met and the next tile's keys while the values are (32 rows: 56 → 80 %).
   static constexpr Index kAheadBytes = 8192;
-  bool at_streams_pace() const { return item_.rows <= kSmallRows; }
+  bool at_streams_pace() const { return item_.rows <= kStreamRows; }
   AheadArgs ahead_of_keys(const TilePointers& tile) const {
     if (!call_.source.tile) return {tile.keys, 0};
     if (at_streams_pace()) return {static_cast<const char*>(tile.keys) + kAheadBytes, key_bytes_};

@@ -2,8 +2,16 @@
 // Scores: rows · K tile. K blocks outermost (each is one stream from memory and stays in L1), rows inside, so a tile is
 // read once however many rows the group has.
 
-/// Tokens that every register tile goes through before the next rows do.
-inline constexpr Index kScoreSpan = std::max(kScoreBigVectors, kScoreVectors) * kLanes;
+/// Tokens that all rows meet before the next tokens do, and which part of what lies ahead a register tile asks for.
+struct ScoreSpan {
+  Index first, tokens;
+  Index part, parts;
+
+  /// A few rows walk the stream at its own pace, in the smallest steps; many take what fills the big tile.
+  static constexpr Index tokens_for(Index rows) {
+    return kLanes * (rows <= kStreamRows ? kScoreVectors : std::max(kScoreBigVectors, kScoreVectors));
+  }
+};
 
 /// Rows of the next register tile of so many: the big one, unless that would leave one or two rows for the next, or be
 /// alone (it asks for one line ahead a step and reads two).
@@ -39,20 +47,17 @@ HEADWISE_INLINE void score_tile(const char* a, Index a_stride, const char* b, In
   }
 }
 
-/// MR rows from `row` on against a span of tokens from `span` on, NV vectors at a time. Finished scores are written, or
-/// weighed while the next block loads.
+/// MR rows from `row` on against a span of tokens, NV vectors at a time. Finished scores are written, or weighed while the
+/// next block loads.
 template <class Step, int MR, int NV>
-HEADWISE_INLINE M score_rows(const ScoreArgs& args, const SoftmaxState* softmax, Index row, Index group, Index groups,
-                             Index span) {
+HEADWISE_INLINE M score_rows(const ScoreArgs& args, const SoftmaxState* softmax, Index row, const ScoreSpan& span) {
   const Index steps = args.head_dim / Step::kKappa;
   const Index a_stride = args.head_dim * Step::kRowBytes / Step::kKappa;
   const Index block_bytes = steps * kBlockTokens * Step::kLaneBytes;
   const Index b_stride = kLanes == kBlockTokens ? block_bytes : kLanes * Step::kLaneBytes;
-  constexpr Index kSpans = kTileTokens / kScoreSpan;
-  Ahead ahead(args.ahead, span / kScoreSpan * groups + group, kSpans * groups, kScoreSpan / (NV * kLanes) * steps);
+  Ahead ahead(args.ahead, span.part, span.parts, span.tokens / (NV * kLanes) * steps);
   M over = none();
-  HEADWISE_UNROLL for (Index t = 0; t < kScoreSpan; t += NV * kLanes) {
-    const Index token = span + t;
+  for (Index token = span.first; token < span.first + span.tokens; token += NV * kLanes) {
     const char* keys = static_cast<const char*>(args.keys) + token / kBlockTokens * block_bytes +
                        token % kBlockTokens * Step::kLaneBytes;
     F s[MR][NV];
@@ -75,26 +80,28 @@ bool scores(const ScoreArgs& args, const SoftmaxState* softmax) {
   if (softmax) clear_tile_sums(*softmax, args.rows);
   Index groups = 0;
   for (Index row = 0; row < args.rows; row += score_rows_at_once(args.rows - row, args.rows)) ++groups;
+  const Index tokens = ScoreSpan::tokens_for(args.rows);
+  ScoreSpan span{0, tokens, 0, kTileTokens / tokens * groups};
   M over = none();
-  for (Index span = 0; span < args.tokens; span += kScoreSpan)
-    for (Index row = 0, rows, group = 0; row < args.rows; row += rows, ++group) {
+  for (; span.first < args.tokens; span.first += tokens)
+    for (Index row = 0, rows; row < args.rows; row += rows, ++span.part) {
       rows = score_rows_at_once(args.rows - row, args.rows);
-      if (args.ends && span >= args.ends[row + rows - 1]) continue;
+      if (args.ends && span.first >= args.ends[row + rows - 1]) continue;
       switch (rows) {
         case kScoreBigRows:
-          over = over | score_rows<Step, kScoreBigRows, kScoreBigVectors>(args, softmax, row, group, groups, span);
+          over = over | score_rows<Step, kScoreBigRows, kScoreBigVectors>(args, softmax, row, span);
           break;
         case 4:
-          over = over | score_rows<Step, 4, NV>(args, softmax, row, group, groups, span);
+          over = over | score_rows<Step, 4, NV>(args, softmax, row, span);
           break;
         case 3:
-          over = over | score_rows<Step, 3, NV>(args, softmax, row, group, groups, span);
+          over = over | score_rows<Step, 3, NV>(args, softmax, row, span);
           break;
         case 2:
-          over = over | score_rows<Step, 2, NV>(args, softmax, row, group, groups, span);
+          over = over | score_rows<Step, 2, NV>(args, softmax, row, span);
           break;
         default:
-          over = over | score_rows<Step, 1, NV>(args, softmax, row, group, groups, span);
+          over = over | score_rows<Step, 1, NV>(args, softmax, row, span);
       }
     }
   if (any(over)) return true;

@@ -31,7 +31,7 @@ struct StepF32 {
     HEADWISE_UNROLL for (int j = 0; j < NV; ++j) v[j] = pin(load(reinterpret_cast<const float*>(b + j * b_stride)));
     HEADWISE_UNROLL for (int i = 0; i < MR; ++i) {
       const F x = splat(*reinterpret_cast<const float*>(a + i * a_stride));
-      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[step % P][i][j] = fma(x, v[j], acc[step % P][i][j]);
+      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[step % P][i][j] = accumulate(acc[step % P][i][j], x, v[j]);
     }
   }
 };
@@ -48,7 +48,7 @@ struct StepF16 {
     HEADWISE_UNROLL for (int j = 0; j < NV; ++j) v[j] = load_f16(b + j * b_stride);
     HEADWISE_UNROLL for (int i = 0; i < MR; ++i) {
       const F x = splat(*reinterpret_cast<const float*>(a + i * a_stride));
-      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[step % P][i][j] = fma(x, v[j], acc[step % P][i][j]);
+      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[step % P][i][j] = accumulate(acc[step % P][i][j], x, v[j]);
     }
   }
 };
@@ -71,8 +71,8 @@ struct StepBf16 {
     }
     HEADWISE_UNROLL for (int i = 0; i < MR; ++i) {
       const float* x = reinterpret_cast<const float*>(a + i * a_stride);
-      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[0][i][j] = fma(splat(x[0]), even[j], acc[0][i][j]);
-      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[1 % P][i][j] = fma(splat(x[1]), odd[j], acc[1 % P][i][j]);
+      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[0][i][j] = accumulate(acc[0][i][j], splat(x[0]), even[j]);
+      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[1 % P][i][j] = accumulate(acc[1 % P][i][j], splat(x[1]), odd[j]);
     }
   }
 };

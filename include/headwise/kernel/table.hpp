@@ -26,6 +26,9 @@ inline constexpr Index kMaxLanes = 16;
 enum class Operand : std::uint8_t { f32, bf16_pair };
 constexpr Index size_of(Operand operand) { return operand == Operand::f32 ? 4 : 2; }
 
+/// Up to so many rows walk K and V at the pace of memory: each line is met once, or twice within a few kilobytes.
+inline constexpr Index kStreamRows = 8;
+
 /// Memory that will be needed soon: a kernel brings it into L2 line by line between its own steps, so that arithmetic and
 /// memory overlap. A hint; any address will do.
 struct AheadArgs {

@@ -17,6 +17,11 @@ HEADWISE_INLINE I load_bits(const void* p) { return (I)_mm256_loadu_si256(static
 HEADWISE_INLINE F splat(float x) { return (F)_mm256_set1_ps(x); }
 HEADWISE_INLINE F zero() { return F{}; }
 HEADWISE_INLINE F fma(F a, F b, F c) { return (F)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+HEADWISE_INLINE F accumulate(F acc, F a, F b) {
+  // compilers overwrite other operands than the sum where they see fit, and 16 registers have no room for the copies
+  asm("vfmadd231ps %2, %1, %0" : "+x"(acc) : "x"(a), "x"(b));
+  return acc;
+}
 HEADWISE_INLINE F max(F a, F b) { return (F)_mm256_max_ps((__m256)a, (__m256)b); }
 HEADWISE_INLINE F min(F a, F b) { return (F)_mm256_min_ps((__m256)a, (__m256)b); }
 HEADWISE_INLINE M none() { return M{}; }

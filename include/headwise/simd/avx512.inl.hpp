@@ -22,6 +22,7 @@ HEADWISE_INLINE I load_bits(const void* p) { return (I)_mm512_loadu_si512(p); }
 HEADWISE_INLINE F splat(float x) { return (F)_mm512_set1_ps(x); }
 HEADWISE_INLINE F zero() { return F{}; }
 HEADWISE_INLINE F fma(F a, F b, F c) { return (F)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+HEADWISE_INLINE F accumulate(F acc, F a, F b) { return fma(a, b, acc); }
 HEADWISE_INLINE F max(F a, F b) { return (F)_mm512_mask_max_ps((__m512)a, 0xffff, (__m512)a, (__m512)b); }
 HEADWISE_INLINE F min(F a, F b) { return (F)_mm512_mask_min_ps((__m512)a, 0xffff, (__m512)a, (__m512)b); }
 HEADWISE_INLINE M none() { return {0}; }

@@ -16,6 +16,7 @@ HEADWISE_INLINE I load_bits(const void* p) { return (I)_mm_loadu_si128(static_ca
 HEADWISE_INLINE F splat(float x) { return (F)_mm_set1_ps(x); }
 HEADWISE_INLINE F zero() { return F{}; }
 HEADWISE_INLINE F fma(F a, F b, F c) { return a * b + c; }
+HEADWISE_INLINE F accumulate(F acc, F a, F b) { return fma(a, b, acc); }
 HEADWISE_INLINE F max(F a, F b) { return (F)_mm_max_ps((__m128)a, (__m128)b); }
 HEADWISE_INLINE F min(F a, F b) { return (F)_mm_min_ps((__m128)a, (__m128)b); }
 HEADWISE_INLINE M none() { return M{}; }

@@ -20,6 +20,7 @@ HEADWISE_INLINE I load_bits(const void* p) {
 HEADWISE_INLINE F splat(float x) { return (F)vdupq_n_f32(x); }
 HEADWISE_INLINE F zero() { return F{}; }
 HEADWISE_INLINE F fma(F a, F b, F c) { return (F)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
+HEADWISE_INLINE F accumulate(F acc, F a, F b) { return fma(a, b, acc); }
 HEADWISE_INLINE F max(F a, F b) { return (F)vmaxq_f32((float32x4_t)a, (float32x4_t)b); }
 HEADWISE_INLINE F min(F a, F b) { return (F)vminq_f32((float32x4_t)a, (float32x4_t)b); }
 HEADWISE_INLINE M none() { return M{}; }

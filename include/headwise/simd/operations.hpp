@@ -13,6 +13,7 @@
 //   load_f16(p)                    kLanes binary16 → F            store_f16(p, v)   rounds to nearest even
 //   splat(x) zero()                all lanes x, 0
 //   fma(a, b, c)                   a·b + c; one rounding, except on the baseline (no FMA there): two
+//   accumulate(acc, a, b)          acc + a·b, as fma; meant to stay in acc's register
 //   max(a, b) min(a, b)            NaN where b is NaN
 //   not_le(a, b)                   M: lanes where a <= b does not hold; true where either is NaN
 //   reduce_add(v) reduce_max(v)    one fixed order of additions
