@@ -35,6 +35,12 @@ inline void pack_rows(const ConstArray& array, PackKernel pack, Index b, Index f
   pack(dense, stride, count, array.dim, tile);
 }
 
+/// The rows of tile `index` of an array, or of its last tile, where `index` is beyond.
+inline AheadArgs rows_of(const ConstArray& array, Index b, Index h, Index index) {
+  const Index bytes = size_of(array.storage), last = (array.tokens - 1) / kTileTokens;
+  return {array.row(b, std::min(index, last) * kTileTokens, h), 0, array.dim * bytes, array.strides.token * bytes};
+}
+
 /// Bytes of scratch that packing one of K and V may use: a tile, and a tile's rows made dense.
 inline Index pack_scratch_bytes(const TileFormat& format) {
   return 2 * std::max(key_tile_bytes(format.key_storage, format.head_dim),
@@ -63,6 +69,12 @@ inline SourceRef source_ref(const KvRows& rows) {
                       std::min(kTileTokens, keys - first), kv_head, scratch,
                       static_cast<char*>(scratch) + value_tile_bytes(v.storage, v.dim));
             return scratch;
+          },
+          [](const void* self, Index sequence, Index kv_head, Index index) {
+            return rows_of(static_cast<const KvRows*>(self)->keys(), sequence, kv_head, index);
+          },
+          [](const void* self, Index sequence, Index kv_head, Index index) {
+            return rows_of(static_cast<const KvRows*>(self)->values(), sequence, kv_head, index);
           }};
 }
 

@@ -20,6 +20,8 @@ namespace headwise::detail {
 inline constexpr Index kMaxRows = 128;
 /// Rows of a prefill row tile: their queries, scores and outputs stay in L2 beside the tile.
 inline constexpr Index kPrefillRows = 96;
+/// The same where tiles are packed on the way, so that more rows share that work.
+inline constexpr Index kPackedPrefillRows = 3 * kPrefillRows;
 /// Tokens of a segment, at absolute positions: each is summed from scratch and merged in order, always, so that it may
 /// as well be summed on another thread.
 inline constexpr Index kSegmentTokens = 1024;
@@ -110,19 +112,21 @@ class Plan {
   Index partial_rows() const { return partial_rows_; }
 
  private:
-  static Index row_tile(Index rows) { return rows <= kMaxRows ? rows : kPrefillRows; }
+  static Index row_tile(const Problem& call, Index rows) {
+    return rows <= kMaxRows ? rows : call.source.tile ? kPrefillRows : kPackedPrefillRows;
+  }
 
   void cut_rows(const Problem& call, Index threads) {
     Index groups = 0, tiles = 0, segments = 1;
     for_each_group(call, 1, [&](Index b, Index, Index, Index group, Index rows) {
       ++groups;
-      tiles += ceil_div(rows, row_tile(rows));
+      tiles += ceil_div(rows, row_tile(call, rows));
       segments = std::max(segments, RowRange(call, b, group, 0, rows).segments().count());
     });
     // too few items, and too short to split along the keys: share the rows out instead
     const Index shares = groups > 0 && tiles * segments < threads ? ceil_div(threads, tiles) : 1;
     for_each_group(call, heads_together(call, threads), [&](Index b, Index g, Index heads, Index group, Index rows) {
-      const Index step = std::max(std::min(rows, kMinSharedRows), ceil_div(row_tile(rows), shares));
+      const Index step = std::max(std::min(rows, kMinSharedRows), ceil_div(row_tile(call, rows), shares));
       for (Index first = 0; first < rows; first += step) {
         const Index count = std::min(step, rows - first);
         const RowRange range(call, b, group, first, count);

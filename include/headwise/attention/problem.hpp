@@ -4,6 +4,7 @@
 #include "headwise/cache/tile_source.hpp"
 #include "headwise/core/head_map.hpp"
 #include "headwise/core/view.hpp"
+#include "headwise/kernel/table.hpp"
 #include "headwise/score/options.hpp"
 
 namespace headwise {
@@ -34,6 +35,9 @@ struct SourceRef {
   Index (*num_tokens)(const void* self, Index sequence);
   TilePointers (*tile)(const void* self, Index sequence, Index kv_head, Index index);  // null: tiles are packed
   Pack pack_keys = nullptr, pack_values = nullptr;
+  /// Where the rows lie that packing a tile of a KV head will read.
+  AheadArgs (*rows_of_keys)(const void* self, Index sequence, Index kv_head, Index index) = nullptr;
+  AheadArgs (*rows_of_values)(const void* self, Index sequence, Index kv_head, Index index) = nullptr;
 };
 
 template <TileSource S>

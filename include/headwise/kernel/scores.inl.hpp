@@ -33,7 +33,7 @@ HEADWISE_INLINE void score_tile(const char* a, Index a_stride, const char* b, In
       HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[p][i][j] = zero();
   for (Index step = 0; step < head_dim / Step::kKappa; step += kUnroll) {
     HEADWISE_UNROLL for (int u = 0; u < kUnroll; ++u) {
-      ahead.request();
+      ahead.request(u);
       Step::run(acc, u, a + u * Step::kRowBytes, a_stride, b + u * kStepBytes, b_stride);
     }
     a += kUnroll * Step::kRowBytes;

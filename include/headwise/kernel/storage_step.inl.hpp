@@ -3,20 +3,34 @@
 //   acc[row][vector] += broadcast(a[row][step]) · b[step][vector]
 // A storage type says how many bytes a lane of b has, how many elements a step multiplies and how the row is kept.
 
-/// One part of AheadArgs, asked for in `requests` steps.
+/// One part of AheadArgs, asked for by four requests at a time.
 class Ahead {
  public:
-  HEADWISE_INLINE Ahead(const AheadArgs& all, Index part, Index parts, Index requests)
-      : next_(static_cast<const char*>(all.begin) + all.bytes * part / parts),
-        advance_(all.bytes / (parts * requests)) {}
-  HEADWISE_INLINE void request() {
-    __builtin_prefetch(next_, 0, 2);
-    next_ += advance_;
+  HEADWISE_INLINE Ahead(const AheadArgs& all, Index part, Index parts, Index requests) {
+    const auto* begin = static_cast<const char*>(all.begin);
+    if (all.stride == 0) {
+      next_ = begin + all.bytes * part / parts;
+      step_ = all.bytes / (parts * requests);
+      jump_ = 4 * step_;
+      flip_ = 0;
+    } else {  // rows of one or two jumps
+      next_ = begin + kTileTokens * part / parts * all.stride;
+      step_ = 64;
+      jump_ = all.row_bytes > 256 ? 256 : all.stride;
+      flip_ = all.row_bytes > 256 ? 256 ^ (all.stride - 256) : 0;
+    }
+  }
+  /// u counts 0, 1, 2, 3, 0, …
+  HEADWISE_INLINE void request(int u) {
+    __builtin_prefetch(next_ + u * step_, 0, 2);
+    if (u != 3) return;
+    next_ += jump_;
+    jump_ ^= flip_;
   }
 
  private:
   const char* next_;
-  Index advance_;
+  Index step_, jump_, flip_;
 };
 
 struct StepF32 {

@@ -33,7 +33,8 @@ inline constexpr Index kStreamRows = 8;
 /// memory overlap. A hint; any address will do.
 struct AheadArgs {
   const void* begin;
-  Index bytes;
+  Index bytes;                      // in a row; or, where there is a stride,
+  Index row_bytes = 0, stride = 0;  // a tile's rows of up to 512 bytes each, `stride` bytes apart
 };
 
 /// Rows that meet one K tile.

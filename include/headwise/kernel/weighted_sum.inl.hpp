@@ -6,7 +6,8 @@
 template <class Step, int MR, int NV>
 HEADWISE_INLINE void sum_tile(const char* a, Index a_stride, const char* b, Index width, Index steps, float* output,
                               Index output_stride, Ahead& ahead) {
-  constexpr int kUnroll = 2;
+  constexpr int kRequests = NV * kLanes * Step::kLaneBytes > 64 ? 2 : 1;
+  constexpr int kUnroll = 4 / kRequests;
   constexpr Index kVectorBytes = kLanes * Step::kLaneBytes;
   const Index step_bytes = width * Step::kLaneBytes;
   F acc[1][MR][NV];
@@ -14,8 +15,8 @@ HEADWISE_INLINE void sum_tile(const char* a, Index a_stride, const char* b, Inde
       load(output + i * output_stride + j * kLanes);
   for (Index step = 0; step < steps; step += kUnroll) {
     HEADWISE_UNROLL for (int u = 0; u < kUnroll; ++u) {
-      ahead.request();
-      if constexpr (NV * kVectorBytes > 64) ahead.request();
+      ahead.request(u * kRequests);
+      if constexpr (kRequests == 2) ahead.request(u * kRequests + 1);
       Step::run(acc, 0, a + u * Step::kRowBytes, a_stride, b + u * step_bytes, kVectorBytes);
     }
     a += kUnroll * Step::kRowBytes;
@@ -37,7 +38,7 @@ HEADWISE_INLINE void sum_rows(const SumArgs& args, Index row, Index dim, Index g
   constexpr int NV = MR > kSmallRows ? (Width / kLanes >= 2 ? 2 : 1) : sum_vectors(MR, Width);
   constexpr Index a_stride = kTileTokens * Step::kRowBytes / Step::kKappa;
   constexpr Index kRequests = kTileTokens / Step::kKappa * (NV * kLanes * Step::kLaneBytes > 64 ? 2 : 1);
-  const Index steps = round_up(args.ends ? args.ends[row + MR - 1] : args.tokens, 2 * Step::kKappa) / Step::kKappa;
+  const Index steps = round_up(args.ends ? args.ends[row + MR - 1] : args.tokens, 4 * Step::kKappa) / Step::kKappa;
   const char* a = static_cast<const char*>(args.weights) + row * a_stride;
   const char* panel = static_cast<const char*>(args.values) + dim * kTileTokens * Step::kLaneBytes / Step::kKappa;
   const Index panels = ceil_div(args.value_dim, kPanelDims);
