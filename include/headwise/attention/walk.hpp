@@ -77,15 +77,11 @@ class Walk {
 
  private:
   static constexpr float kLog2e = 1.4426950408889634f;
-  /// From this many rows on, a tile that the ISA widens to f32 in registers is widened once for all of them instead (8 rows
-  /// of bf16: 69 % of the roofline in registers, 52 % a tile at a time).
-  static constexpr Index kWidenRows = 9;
-
   /// The storage whose kernels meet the rows: f32 for a tile that is widened first.
   Storage resident(Storage storage) const { return widens(storage) ? Storage::f32 : storage; }
   bool widens(Storage storage) const {
     return storage != Storage::f32 && kernels_.operand[static_cast<int>(storage)] == Operand::f32 &&
-           item_.rows >= kWidenRows;
+           item_.rows >= kernels_.widen_rows;
   }
 
   void gather_queries() const {

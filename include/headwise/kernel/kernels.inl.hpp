@@ -15,8 +15,10 @@ template <class Step>
 constexpr void add_storage(TileKernels& table) {
   constexpr int s = static_cast<int>(Step::kStorage);
   table.operand[s] = Step::kOperand;
-  table.scores[s] = scores<Step>;
-  table.weighted_sum[s] = weighted_sum<Step>;
+  if constexpr (kWidenRows > 1 || Step::kManyRows) {
+    table.scores[s] = scores<Step>;
+    table.weighted_sum[s] = weighted_sum<Step>;
+  }
   table.widen_keys[s] = widen_keys<Step>;
   table.widen_values[s] = widen_values<Step>;
   table.pack_keys[s] = pack_keys<Step>;
@@ -27,6 +29,7 @@ constexpr void add_storage(TileKernels& table) {
 constexpr TileKernels make_kernels() {
   TileKernels table{};
   table.isa = kIsa;
+  table.widen_rows = kWidenRows;
   table.row_products = row_products;
   table.prepare_row = prepare_row;
   table.finish_row = finish_row;

@@ -15,7 +15,9 @@ struct ScoreSpan {
 
 /// Rows of the next register tile of so many: the big one, unless that would leave one or two rows for the next, or be
 /// alone (it asks for one line ahead a step and reads two).
+template <class Step>
 constexpr Index score_rows_at_once(Index rows, Index of) {
+  if (!Step::kManyRows) return rows == 5 ? 3 : rows < kSmallRows ? rows : kSmallRows;
   if (rows == 7 || rows == 8) return 4;
   if (rows == 5 || of == 6) return 3;
   return rows < kScoreBigRows ? rows : kScoreBigRows;
@@ -79,17 +81,18 @@ bool scores(const ScoreArgs& args, const SoftmaxState* softmax) {
   constexpr int NV = kScoreVectors;
   if (softmax) clear_tile_sums(*softmax, args.rows);
   Index groups = 0;
-  for (Index row = 0; row < args.rows; row += score_rows_at_once(args.rows - row, args.rows)) ++groups;
+  for (Index row = 0; row < args.rows; row += score_rows_at_once<Step>(args.rows - row, args.rows)) ++groups;
   const Index tokens = ScoreSpan::tokens_for(args.rows);
   ScoreSpan span{0, tokens, 0, kTileTokens / tokens * groups};
   M over = none();
   for (; span.first < args.tokens; span.first += tokens)
     for (Index row = 0, rows; row < args.rows; row += rows, ++span.part) {
-      rows = score_rows_at_once(args.rows - row, args.rows);
+      rows = score_rows_at_once<Step>(args.rows - row, args.rows);
       if (args.ends && span.first >= args.ends[row + rows - 1]) continue;
       switch (rows) {
         case kScoreBigRows:
-          over = over | score_rows<Step, kScoreBigRows, kScoreBigVectors>(args, softmax, row, span);
+          if constexpr (Step::kManyRows)
+            over = over | score_rows<Step, kScoreBigRows, kScoreBigVectors>(args, softmax, row, span);
           break;
         case 4:
           over = over | score_rows<Step, 4, NV>(args, softmax, row, span);

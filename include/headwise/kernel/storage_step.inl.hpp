@@ -37,6 +37,7 @@ struct StepF32 {
   static constexpr Storage kStorage = Storage::f32;
   static constexpr Operand kOperand = Operand::f32;
   static constexpr int kKappa = 1, kLaneBytes = 4, kRowBytes = 4;  // of b and of a, per step
+  static constexpr bool kManyRows = true;  // else more than kStreamRows meet a tile that was widened first
 
   template <int P, int MR, int NV>
   static HEADWISE_INLINE void run(F (&acc)[P][MR][NV], int step, const char* a, Index a_stride, const char* b,
@@ -54,6 +55,7 @@ struct StepF16 {
   static constexpr Storage kStorage = Storage::f16;
   static constexpr Operand kOperand = Operand::f32;
   static constexpr int kKappa = 1, kLaneBytes = 2, kRowBytes = 4;
+  static constexpr bool kManyRows = false;
 
   template <int P, int MR, int NV>
   static HEADWISE_INLINE void run(F (&acc)[P][MR][NV], int step, const char* a, Index a_stride, const char* b,
@@ -71,6 +73,7 @@ struct StepBf16 {
   static constexpr Storage kStorage = Storage::bf16;
   static constexpr Operand kOperand = Operand::f32;
   static constexpr int kKappa = 2, kLaneBytes = 4, kRowBytes = 8;
+  static constexpr bool kManyRows = false;
 
   // a pair of bf16 in a 32-bit lane is two floats by a shift and a mask; element e of the pair is dimension
   // 2·step + e, so it goes to partial e mod P: the order of f32
@@ -96,6 +99,7 @@ struct StepBf16Dot {
   static constexpr Storage kStorage = Storage::bf16;
   static constexpr Operand kOperand = Operand::bf16_pair;
   static constexpr int kKappa = 2, kLaneBytes = 4, kRowBytes = 4;
+  static constexpr bool kManyRows = true;
 
   template <int P, int MR, int NV>
   static HEADWISE_INLINE void run(F (&acc)[P][MR][NV], int step, const char* a, Index a_stride, const char* b,

@@ -91,6 +91,9 @@ struct ProductArgs {
 /// C++. All functions take 64-bit sizes, write only what they name and never allocate or throw.
 struct TileKernels {
   Isa isa;
+  /// From this many rows on, tiles of bf16 and f16 that meet f32 rows are widened first; `scores` and `weighted_sum` of
+  /// those types are for fewer rows.
+  Index widen_rows;
   /// How rows are kept for keys or values of each storage type.
   Operand operand[kStorages];
 

@@ -48,35 +48,31 @@ HEADWISE_INLINE void sum_rows(const SumArgs& args, Index row, Index dim, Index g
                            args.output + row * args.value_dim + dim + d, args.value_dim, ahead);
 }
 
-/// Rows of the next register tile of so many.
-template <Index Width>
+/// Rows of the next register tile of so many. Half a panel is rare (value_dim 16, 48, 80, 112): not worth much code.
+template <class Step, Index Width>
 constexpr Index sum_rows_at_once(Index rows) {
-  // half a panel is rare (value_dim 16, 48, 80, 112): not worth the big tile's code
-  if (Width == kPanelDims && rows >= kSumBigRows) return kSumBigRows;
+  if (Width < kPanelDims) return rows < kSmallRows ? 1 : kSmallRows;
+  if (Step::kManyRows && rows >= kSumBigRows) return kSumBigRows;
   return rows == 5 || rows == 6 ? 3 : rows < kSmallRows ? rows : kSmallRows;
 }
 
 template <class Step, Index Width>
 HEADWISE_INLINE void sum_panel(const SumArgs& args, Index dim) {
   Index groups = 0;
-  for (Index row = 0; row < args.rows; row += sum_rows_at_once<Width>(args.rows - row)) ++groups;
+  for (Index row = 0; row < args.rows; row += sum_rows_at_once<Step, Width>(args.rows - row)) ++groups;
   for (Index row = 0, rows, group = 0; row < args.rows; row += rows, ++group) {
-    rows = sum_rows_at_once<Width>(args.rows - row);
-    switch (rows) {
-      case kSumBigRows:
-        if constexpr (Width == kPanelDims) sum_rows<Step, kSumBigRows, Width>(args, row, dim, group, groups);
-        break;
-      case 4:
-        sum_rows<Step, 4, Width>(args, row, dim, group, groups);
-        break;
-      case 3:
-        sum_rows<Step, 3, Width>(args, row, dim, group, groups);
-        break;
-      case 2:
+    rows = sum_rows_at_once<Step, Width>(args.rows - row);
+    if (rows == 4) {
+      sum_rows<Step, 4, Width>(args, row, dim, group, groups);
+    } else if (rows == 1) {
+      sum_rows<Step, 1, Width>(args, row, dim, group, groups);
+    } else if constexpr (Width == kPanelDims) {
+      if (rows == 2)
         sum_rows<Step, 2, Width>(args, row, dim, group, groups);
-        break;
-      default:
-        sum_rows<Step, 1, Width>(args, row, dim, group, groups);
+      else if (rows == 3)
+        sum_rows<Step, 3, Width>(args, row, dim, group, groups);
+      else if constexpr (Step::kManyRows)
+        sum_rows<Step, kSumBigRows, Width>(args, row, dim, group, groups);
     }
   }
 }

@@ -6,6 +6,7 @@ inline constexpr int kLanes = 8;
 // 6 × 2 accumulators, 2 vectors of B and a broadcast fill the 16 registers; two partials would halve the tile
 inline constexpr int kScorePartials = 1, kScoreVectors = 2, kScoreBigRows = 6, kScoreBigVectors = 2;
 inline constexpr int kSumAccumulators = 8, kSumBigRows = 6;
+inline constexpr Index kWidenRows = kStreamRows + 1;
 
 typedef float F __attribute__((vector_size(32)));
 typedef std::int32_t I __attribute__((vector_size(32)));

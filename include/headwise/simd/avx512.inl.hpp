@@ -7,6 +7,7 @@ inline constexpr int kLanes = 16;
 // chains still deliver 32 bytes a cycle
 inline constexpr int kScorePartials = 2, kScoreVectors = 1, kScoreBigRows = 6, kScoreBigVectors = 2;
 inline constexpr int kSumAccumulators = 8, kSumBigRows = 12;
+inline constexpr Index kWidenRows = kStreamRows + 1;
 
 typedef float F __attribute__((vector_size(64)));
 typedef std::int32_t I __attribute__((vector_size(64)));

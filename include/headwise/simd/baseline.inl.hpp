@@ -5,6 +5,7 @@ inline constexpr Isa kIsa = Isa::baseline;
 inline constexpr int kLanes = 4;
 inline constexpr int kScorePartials = 1, kScoreVectors = 2, kScoreBigRows = 6, kScoreBigVectors = 2;
 inline constexpr int kSumAccumulators = 8, kSumBigRows = 6;
+inline constexpr Index kWidenRows = 1;  // conversions take many instructions here, so each is made once
 
 typedef float F __attribute__((vector_size(16)));
 typedef std::int32_t I __attribute__((vector_size(16)));

@@ -5,6 +5,7 @@ inline constexpr Isa kIsa = Isa::neon;
 inline constexpr int kLanes = 4;
 inline constexpr int kScorePartials = 1, kScoreVectors = 4, kScoreBigRows = 6, kScoreBigVectors = 4;
 inline constexpr int kSumAccumulators = 16, kSumBigRows = 12;
+inline constexpr Index kWidenRows = kStreamRows + 1;
 
 typedef float F __attribute__((vector_size(16)));
 typedef std::int32_t I __attribute__((vector_size(16)));

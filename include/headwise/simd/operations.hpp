@@ -27,6 +27,8 @@
 //   kScoreVectors                  vectors of tokens per pass for up to kSmallRows rows
 //   kScoreBigRows, kScoreBigVectors  the register tile of prefill
 //   kSumAccumulators               accumulators of a weighted sum of up to kSmallRows rows
+//   kWidenRows                     from this many rows on, tiles of bf16 and f16 are widened to f32 first (8 rows of bf16 on
+//                                  AVX-512: 70 % of the roofline in registers, 52 % a tile at a time); 1 or kStreamRows + 1
 //   kSumBigRows                    rows of the weighted sum's register tile of prefill, by two vectors
 //
 // An ISA that multiplies pairs of bf16 (simd/bf16_dot.inl.hpp) is included with HEADWISE_BF16_DOT defined and also defines
