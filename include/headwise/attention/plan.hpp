@@ -29,7 +29,7 @@ inline constexpr Index kSegmentTokens = 1024;
 /// Most partial sums that are alive while so many segments are summed and merged (attention/merge.hpp): blocks grow towards
 /// the middle of the range and shrink towards its end.
 constexpr Index merge_depth(Index segments) {
-  return std::max<Index>(1, 2 * std::bit_width(static_cast<std::uint64_t>(segments)) - 1);
+  return std::max<Index>(1, 2 * static_cast<Index>(std::bit_width(static_cast<std::uint64_t>(segments))) - 1);
 }
 
 struct Segments {
