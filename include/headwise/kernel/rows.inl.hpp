@@ -3,7 +3,6 @@
 
 /// kLanes bf16 from floats, rounded to nearest even, NaN kept (core/storage.hpp's to_bf16_bits on lanes).
 HEADWISE_INLINE void store_bf16(void* p, F v) {
-  typedef std::uint32_t U __attribute__((vector_size(4 * kLanes)));
   typedef std::uint16_t Narrow __attribute__((vector_size(2 * kLanes)));
   const U bits = (U)v;
   const U rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, quiet = (bits >> 16) | 0x40u;
@@ -13,7 +12,6 @@ HEADWISE_INLINE void store_bf16(void* p, F v) {
 }
 
 HEADWISE_INLINE F load_bf16(const void* p) {
-  typedef std::uint32_t U __attribute__((vector_size(4 * kLanes)));
   typedef std::uint16_t Narrow __attribute__((vector_size(2 * kLanes)));
   Narrow in;
   std::memcpy(&in, p, sizeof in);

@@ -10,6 +10,7 @@ inline constexpr Index kWidenRows = kStreamRows + 1;
 
 typedef float F __attribute__((vector_size(32)));
 typedef std::int32_t I __attribute__((vector_size(32)));
+typedef std::uint32_t U __attribute__((vector_size(32)));
 typedef I M;
 
 HEADWISE_INLINE F load(const float* p) { return (F)_mm256_loadu_ps(p); }
@@ -42,7 +43,7 @@ HEADWISE_INLINE F floor_exp2(F x) { return (F)_mm256_floor_ps((__m256)max(splat(
 HEADWISE_INLINE F fraction(F x) { return max(splat(-126.0f), x) - floor_exp2(x); }
 HEADWISE_INLINE F scale_exp2(F p, F x) {
   const F n = floor_exp2(x);
-  return (F)(((I)p + ((I)_mm256_cvtps_epi32((__m256)n) << 23)) & not_le(x, splat(-126.0f)));
+  return (F)((I)((U)p + ((U)(I)_mm256_cvtps_epi32((__m256)n) << 23)) & not_le(x, splat(-126.0f)));
 }
 HEADWISE_INLINE F pin(F v) {
   asm("" : "+x"(v));

@@ -11,6 +11,7 @@ inline constexpr Index kWidenRows = kStreamRows + 1;
 
 typedef float F __attribute__((vector_size(64)));
 typedef std::int32_t I __attribute__((vector_size(64)));
+typedef std::uint32_t U __attribute__((vector_size(64)));
 
 struct M {
   __mmask16 bits;

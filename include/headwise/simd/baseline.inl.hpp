@@ -9,6 +9,7 @@ inline constexpr Index kWidenRows = 1;  // conversions take many instructions he
 
 typedef float F __attribute__((vector_size(16)));
 typedef std::int32_t I __attribute__((vector_size(16)));
+typedef std::uint32_t U __attribute__((vector_size(16)));
 typedef I M;
 
 HEADWISE_INLINE F load(const float* p) { return (F)_mm_loadu_ps(p); }
@@ -31,7 +32,7 @@ HEADWISE_INLINE float reduce_max(F v) {
 // no floor here; rounding x − ½ to nearest gives it, or one less at some integers
 HEADWISE_INLINE I floor_exp2(F x) { return (I)_mm_cvtps_epi32((__m128)(max(splat(-126.0f), x) - splat(0.5f))); }
 HEADWISE_INLINE F fraction(F x) { return max(splat(-126.0f), x) - (F)_mm_cvtepi32_ps((__m128i)floor_exp2(x)); }
-HEADWISE_INLINE F scale_exp2(F p, F x) { return (F)(((I)p + (floor_exp2(x) << 23)) & not_le(x, splat(-126.0f))); }
+HEADWISE_INLINE F scale_exp2(F p, F x) { return (F)((I)((U)p + ((U)floor_exp2(x) << 23)) & not_le(x, splat(-126.0f))); }
 HEADWISE_INLINE F pin(F v) {
   asm("" : "+x"(v));
   return v;

@@ -9,6 +9,7 @@ inline constexpr Index kWidenRows = kStreamRows + 1;
 
 typedef float F __attribute__((vector_size(16)));
 typedef std::int32_t I __attribute__((vector_size(16)));
+typedef std::uint32_t U __attribute__((vector_size(16)));
 typedef I M;
 
 HEADWISE_INLINE F load(const float* p) { return (F)vld1q_f32(p); }
@@ -33,7 +34,7 @@ HEADWISE_INLINE F floor_exp2(F x) { return (F)vrndmq_f32((float32x4_t)max(splat(
 HEADWISE_INLINE F fraction(F x) { return max(splat(-126.0f), x) - floor_exp2(x); }
 HEADWISE_INLINE F scale_exp2(F p, F x) {
   const F n = floor_exp2(x);
-  return (F)(((I)p + ((I)vcvtq_s32_f32((float32x4_t)n) << 23)) & not_le(x, splat(-126.0f)));
+  return (F)((I)((U)p + ((U)(I)vcvtq_s32_f32((float32x4_t)n) << 23)) & not_le(x, splat(-126.0f)));
 }
 HEADWISE_INLINE F pin(F v) {
   asm("" : "+w"(v));

@@ -6,7 +6,7 @@
 //
 //   kIsa                           the Isa
 //   kLanes                         f32 lanes of a vector: 4, 8 or 16
-//   F, I                           vector of kLanes float, of kLanes std::int32_t
+//   F, I, U                        vector of kLanes float, std::int32_t, std::uint32_t
 //   M, none(), a | b, any(m)       lane mask
 //   load(p) store(p, v)            kLanes floats, unaligned
 //   load_bits(p)                   kLanes 32-bit words, unaligned
