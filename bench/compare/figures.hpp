@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "headwise/version.hpp"
+
 namespace compare {
 
 /// 0 of nothing.
@@ -22,6 +24,11 @@ std::string format(const char* pattern, Values... values) {
   char text[256];
   std::snprintf(text, sizeof text, pattern, values...);
   return text;
+}
+
+/// major.minor.patch of headwise
+inline std::string version_text() {
+  return format("%d.%d.%d", HEADWISE_VERSION_MAJOR, HEADWISE_VERSION_MINOR, HEADWISE_VERSION_PATCH);
 }
 
 }  // namespace compare

@@ -8,7 +8,7 @@
 #include <stdexcept>
 
 #include "figures.hpp"
-#include "headwise/version.hpp"
+#include "json.hpp"
 
 namespace compare {
 
@@ -52,8 +52,7 @@ bool is_cold(const Result& result, const Machine& machine) {
 bool has_temperature(const Result& result) { return result.timed.phase != Phase::prefill; }
 
 void print_header(std::ostream& out, const RunInfo& info, const std::vector<Result>& results) {
-  out << "headwise " << HEADWISE_VERSION_MAJOR << "." << HEADWISE_VERSION_MINOR << "." << HEADWISE_VERSION_PATCH
-      << " on " << info.machine.cpu << ", ISA " << info.isa << ", " << info.all_threads
+  out << "headwise " << version_text() << " on " << info.machine.cpu << ", ISA " << info.isa << ", " << info.all_threads
       << (info.all_threads == 1 ? " thread" : " threads") << "\n";
   for (const Index threads : thread_counts(results)) {
     const MedianLimits limits = median_limits(results, threads);
@@ -157,8 +156,7 @@ void print_table(std::ostream& out, const RunInfo& info, const std::vector<Resul
 void write_json(const std::string& path, const RunInfo& info, const std::vector<Result>& results) {
   using nlohmann::json;
   json document;
-  document["headwise"] = std::to_string(HEADWISE_VERSION_MAJOR) + "." + std::to_string(HEADWISE_VERSION_MINOR) + "." +
-                         std::to_string(HEADWISE_VERSION_PATCH);
+  document["headwise"] = version_text();
   document["machine"] = {{"cpu", info.machine.cpu},
                          {"isa", info.isa},
                          {"threads", info.all_threads},
@@ -176,11 +174,6 @@ void write_json(const std::string& path, const RunInfo& info, const std::vector<
   document["cases"] = json::array();
   for (const Result& result : results) {
     const Case& c = result.timed;
-    json samples = json::array();
-    for (const Sample& sample : result.samples)
-      samples.push_back({{"seconds", sample.seconds},
-                         {"read_bytes_per_s", sample.limits.read_bandwidth},
-                         {"peak_flop_per_s", sample.limits.peak_flops}});
     document["cases"].push_back(
         {{"name", c.name()},
          {"model", c.model->name},
@@ -209,7 +202,7 @@ void write_json(const std::string& path, const RunInfo& info, const std::vector<
          {"roofline_fraction", result.roofline_fraction()},
          {"limited_by", result.memory_bound() ? "read" : "compute"},
          {"speedup_over_mha", speedup_over_mha(result, results)},
-         {"samples", samples}});
+         {"samples", json_of(result.samples)}});
   }
   std::ofstream file(path);
   file << document.dump(1) << "\n";

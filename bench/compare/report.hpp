@@ -8,15 +8,10 @@
 #include "cases.hpp"
 #include "machine.hpp"
 #include "roofline.hpp"
+#include "sample.hpp"
 #include "workload.hpp"
 
 namespace compare {
-
-/// One repetition: seconds of one call, and the limits probed just before and after it.
-struct Sample {
-  double seconds;
-  Limits limits;
-};
 
 /// What came of one case. Figures are medians over the repetitions.
 struct Result {

@@ -3,7 +3,8 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
-#include "headwise/version.hpp"
+#include "compare/figures.hpp"
+#include "compare/json.hpp"
 #include "scaling/curve.hpp"
 #include "scaling/report.hpp"
 
@@ -21,11 +22,6 @@ json json_of(const headwise::Heads<>& heads) {
 
 json json_of(const Result& result, Index last_level_cache) {
   const Case& c = result.timed;
-  json samples = json::array();
-  for (const Sample& sample : result.samples)
-    samples.push_back({{"seconds", sample.seconds},
-                       {"read_bytes_per_s", sample.limits.read_bandwidth},
-                       {"peak_flop_per_s", sample.limits.peak_flops}});
   return {{"phase", name_of(c.phase)},
           {"storage", headwise::name_of(c.storage)},
           {"threads", c.threads},
@@ -43,7 +39,7 @@ json json_of(const Result& result, Index last_level_cache) {
           {"tile_bytes", result.tiles.tile_bytes},
           {"error", result.check.error},
           {"error_limit", result.check.limit},
-          {"samples", samples}};
+          {"samples", compare::json_of(result.samples)}};
 }
 
 }  // namespace
@@ -51,8 +47,7 @@ json json_of(const Result& result, Index last_level_cache) {
 void write_json(const std::string& path, const RunInfo& info, const Curves& curves, const std::vector<Result>& results,
                 const std::vector<MemoryUse>& memory) {
   json document;
-  document["headwise"] = std::to_string(HEADWISE_VERSION_MAJOR) + "." + std::to_string(HEADWISE_VERSION_MINOR) + "." +
-                         std::to_string(HEADWISE_VERSION_PATCH);
+  document["headwise"] = compare::version_text();
   document["machine"] = {{"cpu", info.machine.cpu},
                          {"isa", info.isa},
                          {"threads", info.all_threads},

@@ -5,7 +5,6 @@
 #include <cmath>
 
 #include "compare/figures.hpp"
-#include "headwise/version.hpp"
 #include "scaling/curve.hpp"
 
 namespace scaling {
@@ -24,8 +23,8 @@ std::string threads_of(Index threads) { return std::to_string(threads) + (thread
 long long whole(Index n) { return static_cast<long long>(n); }
 
 void print_header(std::ostream& out, const RunInfo& info) {
-  out << "headwise " << HEADWISE_VERSION_MAJOR << "." << HEADWISE_VERSION_MINOR << "." << HEADWISE_VERSION_PATCH
-      << " on " << info.machine.cpu << ", ISA " << info.isa << ", " << threads_of(info.all_threads) << "\n";
+  out << "headwise " << compare::version_text() << " on " << info.machine.cpu << ", ISA " << info.isa << ", "
+      << threads_of(info.all_threads) << "\n";
 }
 
 std::string growth(const Curve& curve, const char* variable, const char* work) {

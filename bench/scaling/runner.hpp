@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "compare/roofline.hpp"
+#include "compare/sample.hpp"
 #include "compare/workload.hpp"
 #include "headwise/parallel/serial.hpp"
 #include "headwise/parallel/thread_pool.hpp"
@@ -15,18 +16,13 @@ namespace scaling {
 
 using compare::Check;
 using compare::Limits;
+using compare::Sample;
 
 struct RunOptions {
   int repetitions = 5;
   double min_time = 0.02;  // seconds of each repetition
   Index cold_bytes = 0;    // what is read before the same bytes are read again, at least
   Index memory_bytes = 0;  // what the caches may take
-};
-
-/// One repetition: seconds of one call, and the limits probed just before and after it.
-struct Sample {
-  double seconds;
-  Limits limits;
 };
 
 /// Which tiles one call asked its source for.

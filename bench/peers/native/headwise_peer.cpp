@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "../../compare/figures.hpp"
 #include "../../compare/roofline.hpp"
 
 namespace {
@@ -192,9 +193,7 @@ compare::Roofline& roofline(Index cold_bytes) {
 
 const char* headwise_peer_error() { return last_error.c_str(); }
 const char* headwise_peer_version() {
-  static const std::string version = std::to_string(HEADWISE_VERSION_MAJOR) + "." +
-                                     std::to_string(HEADWISE_VERSION_MINOR) + "." +
-                                     std::to_string(HEADWISE_VERSION_PATCH);
+  static const std::string version = compare::version_text();
   return version.c_str();
 }
 const char* headwise_peer_isa() {
