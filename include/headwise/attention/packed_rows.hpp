@@ -47,35 +47,36 @@ inline Index pack_scratch_bytes(const TileFormat& format) {
                       value_tile_bytes(format.value_storage, format.value_dim));
 }
 
+/// What differs between keys and values: the array, the kernels that pack it, and the bytes of a tile of it.
+template <const ConstArray& (KvRows::*kArray)() const, PackKernel (TileKernels::*kPack)[kStorages],
+          Index (*kTileBytes)(Storage, Index)>
+struct PackedRows {
+  static const void* pack(const void* self, Index sequence, Index kv_head, Index index, Index keys, void* scratch) {
+    const ConstArray& array = (static_cast<const KvRows*>(self)->*kArray)();
+    const Index first = index * kTileTokens;
+    pack_rows(array, (tile_kernels().*kPack)[static_cast<int>(array.storage)], sequence, first,
+              std::min(kTileTokens, keys - first), kv_head, scratch,
+              static_cast<char*>(scratch) + kTileBytes(array.storage, array.dim));
+    return scratch;
+  }
+  static AheadArgs rows(const void* self, Index sequence, Index kv_head, Index index) {
+    return rows_of((static_cast<const KvRows*>(self)->*kArray)(), sequence, kv_head, index);
+  }
+};
+using PackedKeys = PackedRows<&KvRows::keys, &TileKernels::pack_keys, key_tile_bytes>;
+using PackedValues = PackedRows<&KvRows::values, &TileKernels::pack_values, value_tile_bytes>;
+
 inline SourceRef source_ref(const KvRows& rows) {
-  const ConstArray &all_keys = rows.keys(), &all_values = rows.values();
+  const ConstArray &k = rows.keys(), &v = rows.values();
   return {&rows,
-          {all_keys.storage, all_values.storage, all_keys.heads, all_keys.dim, all_values.dim},
-          all_keys.sequences,
+          {k.storage, v.storage, k.heads, k.dim, v.dim},
+          k.sequences,
           [](const void* self, Index) { return static_cast<const KvRows*>(self)->keys().tokens; },
           nullptr,
-          [](const void* self, Index sequence, Index kv_head, Index index, Index keys, void* scratch) -> const void* {
-            const ConstArray& k = static_cast<const KvRows*>(self)->keys();
-            const Index first = index * kTileTokens;
-            pack_rows(k, tile_kernels().pack_keys[static_cast<int>(k.storage)], sequence, first,
-                      std::min(kTileTokens, keys - first), kv_head, scratch,
-                      static_cast<char*>(scratch) + key_tile_bytes(k.storage, k.dim));
-            return scratch;
-          },
-          [](const void* self, Index sequence, Index kv_head, Index index, Index keys, void* scratch) -> const void* {
-            const ConstArray& v = static_cast<const KvRows*>(self)->values();
-            const Index first = index * kTileTokens;
-            pack_rows(v, tile_kernels().pack_values[static_cast<int>(v.storage)], sequence, first,
-                      std::min(kTileTokens, keys - first), kv_head, scratch,
-                      static_cast<char*>(scratch) + value_tile_bytes(v.storage, v.dim));
-            return scratch;
-          },
-          [](const void* self, Index sequence, Index kv_head, Index index) {
-            return rows_of(static_cast<const KvRows*>(self)->keys(), sequence, kv_head, index);
-          },
-          [](const void* self, Index sequence, Index kv_head, Index index) {
-            return rows_of(static_cast<const KvRows*>(self)->values(), sequence, kv_head, index);
-          }};
+          PackedKeys::pack,
+          PackedValues::pack,
+          PackedKeys::rows,
+          PackedValues::rows};
 }
 
 }  // namespace headwise::detail

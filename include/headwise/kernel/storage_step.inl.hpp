@@ -33,6 +33,15 @@ class Ahead {
   Index step_, jump_, flip_;
 };
 
+/// acc[i][j] += a[i] · v[j], a of one float a row.
+template <int MR, int NV>
+HEADWISE_INLINE void multiply_rows(F (&acc)[MR][NV], const char* a, Index a_stride, const F (&v)[NV]) {
+  HEADWISE_UNROLL for (int i = 0; i < MR; ++i) {
+    const F x = splat(*reinterpret_cast<const float*>(a + i * a_stride));
+    HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[i][j] = accumulate(acc[i][j], x, v[j]);
+  }
+}
+
 struct StepF32 {
   static constexpr Storage kStorage = Storage::f32;
   static constexpr Operand kOperand = Operand::f32;
@@ -44,10 +53,7 @@ struct StepF32 {
                                   Index b_stride) {
     F v[NV];
     HEADWISE_UNROLL for (int j = 0; j < NV; ++j) v[j] = pin(load(reinterpret_cast<const float*>(b + j * b_stride)));
-    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) {
-      const F x = splat(*reinterpret_cast<const float*>(a + i * a_stride));
-      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[step % P][i][j] = accumulate(acc[step % P][i][j], x, v[j]);
-    }
+    multiply_rows(acc[step % P], a, a_stride, v);
   }
 };
 
@@ -62,10 +68,7 @@ struct StepF16 {
                                   Index b_stride) {
     F v[NV];
     HEADWISE_UNROLL for (int j = 0; j < NV; ++j) v[j] = load_f16(b + j * b_stride);
-    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) {
-      const F x = splat(*reinterpret_cast<const float*>(a + i * a_stride));
-      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[step % P][i][j] = accumulate(acc[step % P][i][j], x, v[j]);
-    }
+    multiply_rows(acc[step % P], a, a_stride, v);
   }
 };
 

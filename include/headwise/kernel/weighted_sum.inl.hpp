@@ -2,11 +2,17 @@
 // Weighted sums: weights · V tile, added to the rows' outputs. V panels outermost, rows inside. Per output element one
 // chain of FMAs over the tokens in order: the summation order of every path on this ISA.
 
+/// Lines that a step of so many vectors reads, and asks for.
+template <class Step>
+constexpr int sum_requests(int vectors) {
+  return vectors * kLanes * Step::kLaneBytes > 64 ? 2 : 1;
+}
+
 /// MR rows by NV vectors of a panel of `width` dims, over `steps` steps of kKappa tokens.
 template <class Step, int MR, int NV>
 HEADWISE_INLINE void sum_tile(const char* a, Index a_stride, const char* b, Index width, Index steps, float* output,
                               Index output_stride, Ahead& ahead) {
-  constexpr int kRequests = NV * kLanes * Step::kLaneBytes > 64 ? 2 : 1;
+  constexpr int kRequests = sum_requests<Step>(NV);
   constexpr int kUnroll = 4 / kRequests;
   constexpr Index kVectorBytes = kLanes * Step::kLaneBytes;
   const Index step_bytes = width * Step::kLaneBytes;
@@ -35,9 +41,9 @@ constexpr int sum_vectors(int rows, Index width) {
 
 template <class Step, int MR, Index Width>
 HEADWISE_INLINE void sum_rows(const SumArgs& args, Index row, Index dim, Index group, Index groups) {
-  constexpr int NV = MR > kSmallRows ? (Width / kLanes >= 2 ? 2 : 1) : sum_vectors(MR, Width);
+  constexpr int NV = MR > kSmallRows ? 2 : sum_vectors(MR, Width);
   constexpr Index a_stride = kTileTokens * Step::kRowBytes / Step::kKappa;
-  constexpr Index kRequests = kTileTokens / Step::kKappa * (NV * kLanes * Step::kLaneBytes > 64 ? 2 : 1);
+  constexpr Index kRequests = kTileTokens / Step::kKappa * sum_requests<Step>(NV);
   const Index steps = round_up(args.ends ? args.ends[row + MR - 1] : args.tokens, 4 * Step::kKappa) / Step::kKappa;
   const char* a = static_cast<const char*>(args.weights) + row * a_stride;
   const char* panel = static_cast<const char*>(args.values) + dim * kTileTokens * Step::kLaneBytes / Step::kKappa;
