@@ -18,7 +18,8 @@ endfunction()
 
 foreach(good "simd/a.hpp|#include \"headwise/core/index.hpp\"" "kernel/a.hpp|#include \"headwise/simd/b.hpp\""
              "attention/a.hpp|#include \"headwise/cache/b.hpp\"" "nn/a.hpp|#include <Eigen/Core>"
-             "core/a.hpp|// #include \"headwise/nn/b.hpp\"" "headwise.hpp|#include \"headwise/attention/attention.hpp\"")
+             "core/a.hpp|// #include \"headwise/nn/b.hpp\"" "regroup/a.hpp|#include <Eigen/Dense>"
+             "regroup/a.hpp|#include \"headwise/nn/b.hpp\"" "headwise.hpp|#include \"headwise/attention/attention.hpp\"")
   string(REPLACE "|" ";" good ${good})
   list(GET good 0 header)
   list(GET good 1 text)
@@ -31,7 +32,8 @@ foreach(bad "core/a.hpp|#include \"headwise/simd/b.hpp\"" "simd/a.hpp|#include \
             "parallel/a.hpp|#include \"headwise/attention/b.hpp\"" "attention/a.hpp|#include \"headwise/simd/b.hpp\""
             "attention/a.hpp|#include \"headwise/nn/b.hpp\"" "reference.hpp|#include \"headwise/score/options.hpp\""
             "core/a.hpp|#include \"headwise/headwise.hpp\"" "cache/a.hpp|#include \"../kernel/b.hpp\""
-            "core/a.hpp|#include <Eigen/Core>" "misc/a.hpp|#include <vector>")
+            "nn/a.hpp|#include \"headwise/regroup/b.hpp\"" "cost/a.hpp|#include \"headwise/nn/b.hpp\""
+            "core/a.hpp|#include <Eigen/Core>" "cost/a.hpp|#include <Eigen/Core>" "misc/a.hpp|#include <vector>")
   string(REPLACE "|" ";" bad ${bad})
   list(GET bad 0 header)
   list(GET bad 1 text)
