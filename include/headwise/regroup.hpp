@@ -4,3 +4,10 @@
 // Methods that make and choose head groups. Needs Eigen, as nn.hpp does.
 #include "headwise/nn.hpp"
 #include "headwise/regroup/partition.hpp"
+#include "headwise/regroup/weight_sharing_error.hpp"
+#include "headwise/regroup/pareto.hpp"
+#include "headwise/regroup/nsga2.hpp"
+#include "headwise/regroup/refine.hpp"
+#include "headwise/regroup/qcqa.hpp"
+#include "headwise/regroup/qcqa_layers.hpp"
+#include "headwise/regroup/qcqa_output.hpp"
