@@ -125,6 +125,18 @@ TYPED_TEST(KeyNormsOf, TruncateGivesTheBitsOfNeverHavingAppendedEvenOfNan) {
   }
 }
 
+TEST(KeyNorms, SquareEveryNumberOfF16Exactly) {
+  KvCache<f16> cache(Heads<>(1, 1, 1), 1, {.key_norms = true});
+  for (std::uint32_t bits = 0; bits <= 0xffff; ++bits) {
+    f16 x;
+    x.bits = static_cast<std::uint16_t>(bits);
+    cache.clear();
+    cache.append(View<const f16>(&x, 1, 1, 1), View<const f16>(&x, 1, 1, 1));
+    const double value = static_cast<double>(static_cast<float>(x)), sum = cache.key_norm_squares(0, 0, 0);
+    ASSERT_TRUE(sum == value * value || (std::isnan(sum) && std::isnan(value))) << bits << ": " << sum;
+  }
+}
+
 TEST(KeyNorms, AreThoseOfEachLayerSequenceAndHead) {
   const std::vector<LayerShape> layers{{2, 16}, {1, 40, 8}, {3, 5}};
   KvCache<bf16> cache(layers, 10, {.num_sequences = 2, .growing = true, .key_norms = true});

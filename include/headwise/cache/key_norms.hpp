@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 
 #include "headwise/cache/tile_writer.hpp"
@@ -12,18 +14,32 @@
 
 namespace headwise::detail {
 
+/// |x| of a stored number. Without branches, unlike from_f16_bits, so that compilers make vectors of it.
+template <Storage S>
+inline float magnitude(Bits<S> bits) {
+  if constexpr (S == Storage::f16) {
+    const std::int32_t rest = bits & 0x7fff;
+    const std::int32_t normal = (rest << 13) + 0x38000000;
+    const auto subnormal = std::bit_cast<std::int32_t>(static_cast<float>(rest) * 0x1p-24f);
+    // all ones or zero: the exponent is the smallest, the largest (infinity, NaN)
+    const std::int32_t is_subnormal = -(rest < 0x400), is_special = -(rest >= 0x7c00);
+    return std::bit_cast<float>((subnormal & is_subnormal) | ((normal + (0x38000000 & is_special)) & ~is_subnormal));
+  } else {
+    return std::bit_cast<float>(convert_bits<S, Storage::f32>(bits));  // its sign vanishes in the square
+  }
+}
+
 /// |k|² of a stored key: `padded` elements, a multiple of 8, zeros behind head_dim. Dimension d adds to partial sum
 /// d mod 8, in double. The square of a float is exact there, so it does not matter whether a compiler fuses the addition,
 /// and the bits are the same for every compiler and width of vectors.
 template <Storage S>
 inline double row_square(const Bits<S>* row, Index padded) {
   constexpr Index kSums = 8;
+  float x[kMaxHeadDim];
+  for (Index d = 0; d < padded; ++d) x[d] = magnitude<S>(row[d]);
   double sums[kSums] = {};
   for (Index d = 0; d < padded; d += kSums)
-    for (Index i = 0; i < kSums; ++i) {
-      const double x = std::bit_cast<float>(convert_bits<S, Storage::f32>(row[d + i]));
-      sums[i] += x * x;
-    }
+    for (Index i = 0; i < kSums; ++i) sums[i] += static_cast<double>(x[d + i]) * static_cast<double>(x[d + i]);
   return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
 }
 
