@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "headwise/cache/cache_layer.hpp"
+#include "headwise/cache/layer_tiles.hpp"
+#include "headwise/cache/reorder_plan.hpp"
 #include "headwise/cache/tile_writer.hpp"
 #include "headwise/core/view.hpp"
 
@@ -48,6 +50,7 @@ class KvCache {
       if (shape.value_dim == 0) shape.value_dim = shape.head_dim;
       layers_.emplace_back(storage, shape, options.num_sequences, max_tokens, options.key_norms);
     }
+    reorder_plan_ = detail::ReorderPlan(options.num_sequences);
   }
 
   KvCache(const KvCache&) = delete;
@@ -60,6 +63,7 @@ class KvCache {
     KvCache result(options_);
     result.layers_.reserve(layers_.size());
     for (const auto& layer : layers_) result.layers_.push_back(layer.copy(storage, layer.max_tokens()));
+    result.reorder_plan_ = detail::ReorderPlan(num_sequences());
     return result;
   }
 
@@ -117,6 +121,19 @@ class KvCache {
   }
   /// Forgets all tokens; keeps the memory.
   void clear() { truncate(0); }
+
+  /// Beam search: in every layer, sequence b becomes what sequence parents[b] was, its length and key norms included.
+  /// parents has one entry per sequence, each 0 … num_sequences − 1; they may repeat. Copies one sequence per entry that
+  /// repeats an earlier one, so a permutation copies nothing, and allocates nothing.
+  void reorder(std::span<const Index> parents) {
+    require(std::ssize(parents) == num_sequences(), "parents (", parents.size(), ") must hold one per sequence (",
+            num_sequences(), ")");
+    for (std::size_t b = 0; b < parents.size(); ++b)
+      require(parents[b] >= 0 && parents[b] < num_sequences(), "parents[", b, "] (", parents[b],
+              ") must be 0 to num_sequences - 1 (", num_sequences() - 1, ")");
+    reorder_plan_.make(parents);
+    for (auto& layer : layers_) layer.reorder(parents, reorder_plan_);
+  }
 
   /// The stored key of one token: writes head_dim floats.
   void read_key(Index layer, Index sequence, Index token, Index kv_head, std::span<float> out) const {
@@ -248,6 +265,7 @@ class KvCache {
 
   CacheOptions options_;
   std::vector<detail::LayerTiles> layers_;
+  detail::ReorderPlan reorder_plan_;  // kept, so that reorder allocates nothing
 };
 
 }  // namespace headwise

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "headwise/cache/key_norms.hpp"
+#include "headwise/cache/reorder_plan.hpp"
 #include "headwise/cache/tile_memory.hpp"
 #include "headwise/cache/tile_writer.hpp"
 #include "headwise/core/error.hpp"
@@ -43,6 +44,7 @@ class LayerTiles {
     require(fits, "max_tokens (", max_tokens, ") of ", num_sequences, " sequences and ", shape.num_kv_heads,
             " KV heads of ", shape.head_dim, " + ", shape.value_dim, " dims must take less than 2^63 bytes");
     sequences_.resize(static_cast<std::size_t>(num_sequences));
+    reordered_.resize(static_cast<std::size_t>(num_sequences));
     for (Index b = 0; b < num_sequences; ++b) at(b).slot = b;
     memory_ = TileMemory(bytes);
     if (key_norms) norms_ = KeyNorms(num_sequences, shape.num_kv_heads, tiles_per_head_);
@@ -104,6 +106,17 @@ class LayerTiles {
     }
   }
 
+  /// Sequence b becomes what sequence parents[b] was; `plan` is of these parents.
+  void reorder(std::span<const Index> parents, const ReorderPlan& plan) noexcept {
+    for (Index b = 0; b < num_sequences(); ++b) {
+      const Sequence parent = at(parents[static_cast<std::size_t>(b)]);
+      const Index slot = at(plan.home(b)).slot;
+      if (slot != parent.slot) copy_slot(slot, *this, parent.slot, parent.tokens);
+      reordered_[static_cast<std::size_t>(b)] = {parent.tokens, slot};
+    }
+    sequences_.swap(reordered_);
+  }
+
  private:
   struct Sequence {
     Index tokens = 0;  // stored
@@ -129,6 +142,7 @@ class LayerTiles {
   LayerShape shape_;
   Index tile_bytes_, max_tokens_, tiles_per_head_;
   std::vector<Sequence> sequences_;
+  std::vector<Sequence> reordered_;  // what reorder makes; kept, so that it allocates nothing
   TileMemory memory_;
   KeyNorms norms_;
 };
