@@ -6,6 +6,8 @@
 #if !defined(HEADWISE_TEST_ASAN) && !defined(HEADWISE_TEST_TSAN)
 #include <gtest/gtest.h>
 
+#include <array>
+
 #include "tests/attention/run.hpp"
 #include "tests/support/counted_new.hpp"
 
@@ -35,6 +37,25 @@ TEST(Allocation, DecodingMakesNoneAfterTheFirstCall) {
         attend(q, kv, outputs);
         EXPECT_EQ(allocations, before) << testing::name_of(source) << " of " << headwise::name_of(storage);
       });
+}
+
+TEST(Allocation, GroupsThatChangeFromCallToCallMakeNone) {
+  const Inputs in({8, 2, 64}, 2, 1, 2100);
+  std::vector<float> out(2 * 8 * 64);
+  const View<const float> q(in.q.data(), 2, 1, 8, 64);
+  const Gqa<8, 2, 64> attend;
+  const auto of_both = [](Index a, Index b) { return std::array<Index, 6>{0, a, 8, 0, b, 8}; };
+  for (const Source source : {Source::cache, Source::packed_rows})
+    with_source(in, {.source = source, .storage = Storage::bf16}, [&](const auto& kv) {
+      const auto call = [&](Index a, Index b) {
+        const auto boundaries = of_both(a, b);
+        attend(q, kv, View<float>(out.data(), 2, 1, 8, 64), {.group_boundaries = boundaries});
+      };
+      call(0, 8);  // the largest group: all memory that any other needs
+      const long before = allocations;
+      for (Index first = 0; first <= 8; ++first) call(first, 8 - first);
+      EXPECT_EQ(allocations, before) << testing::name_of(source);
+    });
 }
 
 TEST(Allocation, AppendingATokenMakesNone) {

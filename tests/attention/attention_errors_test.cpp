@@ -110,6 +110,27 @@ TEST_F(AttentionErrors, HeadMapsThatDoNotFit) {
   expect_error([&] { Attention<>({6, 2, 16}, wide); }, {"num_kv_heads of the head map (3)", "num_kv_heads (2)"});
 }
 
+TEST_F(AttentionErrors, BoundariesOfGroupsThatAreImpossible) {
+  using List = std::vector<Index>;
+  const auto expect = [&](const List& boundaries, std::initializer_list<std::string_view> parts) {
+    expect_option_error({.group_boundaries = boundaries}, parts);
+  };
+  expect({0, 6}, {"group_boundaries (2 numbers)", "num_kv_heads + 1 (3)", "each of the 2 sequences"});
+  expect({0, 1, 2, 6}, {"group_boundaries (4 numbers)", "num_kv_heads + 1 (3)"});
+  expect({0, 1, 6, 0, 1, 6, 0, 1, 6}, {"group_boundaries (9 numbers)", "2 sequences"});
+  expect({1, 3, 6}, {"group_boundaries[0] (1)", "must be 0"});
+  expect({0, 3, 5}, {"group_boundaries[2] (5)", "num_heads (6)"});
+  expect({0, 3, 7}, {"group_boundaries[2] (7)", "num_heads (6)"});
+  expect({0, -1, 6}, {"group_boundaries[1] (-1)", "below the boundary before it (0)"});
+  expect({0, 7, 6}, {"group_boundaries[2] (6)", "below the boundary before it (7)"});
+  expect({0, 3, 6, 1, 3, 6}, {"group_boundaries[3] (1)", "must be 0"});
+  expect({0, 3, 6, 0, 3, 4}, {"group_boundaries[5] (4)", "num_heads (6)"});
+  const List good{0, 1, 6};
+  const HeadMap map = HeadMap::cyclic(6, 2);
+  expect_option_error({.head_map = &map, .group_boundaries = good}, {"group_boundaries (3 numbers)", "head_map"});
+  EXPECT_NO_THROW(attend(q(), cache, {out(), lse()}, {.group_boundaries = good}));
+}
+
 TEST_F(AttentionErrors, HeadCountsThatDoNotDivideNeedAMap) {
   expect_error([] { Attention<>(Heads<>{30, 8, 128}); }, {"num_heads (30)", "multiple of num_kv_heads (8)", "HeadMap"});
   EXPECT_NO_THROW(Attention<>(Heads<>{30, 8, 128}, HeadMap::balanced(30, 8)));

@@ -43,9 +43,7 @@ class Expected {
       : options_(options), shape_{in.query_tokens,         in.key_tokens,       in.heads.num_heads(),
                                   in.heads.num_kv_heads(), in.heads.head_dim(), in.heads.value_dim()} {
     const HeadMap* used = options.head_map ? options.head_map : map;
-    std::vector<Index> kv_head_of;
-    for (Index h = 0; used && h < shape_.num_heads; ++h) kv_head_of.push_back(used->kv_head_of(h));
-    for (Index b = 0; b < in.sequences; ++b) add_sequence(in, b, kv_head_of);
+    for (Index b = 0; b < in.sequences; ++b) add_sequence(in, b, kv_heads_of(b, used));
   }
 
   /// Every output and lse of the library is within what its arithmetic allows.
@@ -74,6 +72,25 @@ class Expected {
   };
 
   static constexpr double kRoundoff = 0x1p-24, kSafety = 4;
+
+  /// The KV head of every query head of a sequence; empty: consecutive groups of equal size.
+  std::vector<Index> kv_heads_of(Index sequence, const HeadMap* map) const {
+    std::vector<Index> result;
+    const std::span<const Index> all = options_.group_boundaries;
+    const Index groups = shape_.num_kv_heads;
+    for (Index h = 0; h < shape_.num_heads; ++h) {
+      if (!all.empty()) {
+        const auto own =
+            all.subspan(std::ssize(all) == groups + 1 ? 0 : static_cast<std::size_t>(sequence * (groups + 1)));
+        Index g = 0;
+        while (own[static_cast<std::size_t>(g) + 1] <= h) ++g;
+        result.push_back(g);
+      } else if (map) {
+        result.push_back(map->kv_head_of(h));
+      }
+    }
+    return result;
+  }
 
   void add_sequence(const Inputs& in, Index b, const std::vector<Index>& kv_head_of) {
     const auto [Tq, Tk, H, G, D, DV] = shape_;

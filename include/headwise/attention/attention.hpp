@@ -69,8 +69,8 @@ class Attention {
   void run(const ConstArray& queries, const detail::SourceRef& source, const Outputs& outputs, const Options& options,
            const ExecutorRef& executor) const {
     const float scale = options.scale.value_or(1.0f / std::sqrt(static_cast<float>(heads_.head_dim())));
-    const HeadMap* map = options.head_map ? options.head_map : &map_;
-    const detail::Problem call{queries, outputs, source, map, &options, scale};
+    const detail::HeadGroups groups(options.head_map ? *options.head_map : map_, options.group_boundaries);
+    const detail::Problem call{queries, outputs, source, groups, &options, scale};
     detail::check(call, Heads<>(heads_));
     detail::attend(call, executor);
   }

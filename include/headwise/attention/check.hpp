@@ -20,6 +20,31 @@ void check_lengths(std::span<const Index> lengths, std::string_view name, Index 
   }
 }
 
+/// Checks Options::group_boundaries where given.
+inline void check_boundaries(const Options& options, const Heads<>& heads, Index sequences) {
+  const std::span<const Index> all = options.group_boundaries;
+  if (all.empty()) return;
+  require(!options.head_map, "group_boundaries (", all.size(),
+          " numbers) must not be given together with head_map: both say which KV head a query head reads");
+  const Index count = heads.num_kv_heads() + 1;
+  require(std::ssize(all) == count || std::ssize(all) == sequences * count, "group_boundaries (", all.size(),
+          " numbers) must hold num_kv_heads + 1 (", count, ") numbers, or as many for each of the ", sequences,
+          " sequences");
+  for (Index i = 0; i < std::ssize(all); ++i) {
+    const Index g = i % count, number = all[static_cast<std::size_t>(i)];
+    if (g == 0)
+      require(number == 0, "group_boundaries[", i, "] (", number, ") must be 0, where the first group begins");
+    else if (g == heads.num_kv_heads())
+      require(number == heads.num_heads(), "group_boundaries[", i, "] (", number, ") must be num_heads (",
+              heads.num_heads(), "), where the last group ends");
+    if (g > 0) {
+      const Index before = all[static_cast<std::size_t>(i) - 1];
+      require(number >= before, "group_boundaries[", i, "] (", number, ") must not be below the boundary before it (",
+              before, ")");
+    }
+  }
+}
+
 /// Throws std::invalid_argument naming the first argument that does not fit `heads` and the other arguments. Nothing has
 /// been read or written then.
 inline void check(const Problem& call, const Heads<>& heads) {
@@ -27,9 +52,11 @@ inline void check(const Problem& call, const Heads<>& heads) {
   const Array &out = call.outputs.values, &lse = call.outputs.lse;
   const TileFormat& kv = call.source.format;
 
-  require(call.map->num_heads() == heads.num_heads(), "num_heads of the head map (", call.map->num_heads(),
+  const HeadMap& map = call.groups.map();
+
+  require(map.num_heads() == heads.num_heads(), "num_heads of the head map (", map.num_heads(),
           ") must equal num_heads (", heads.num_heads(), ")");
-  require(call.map->num_kv_heads() == heads.num_kv_heads(), "num_kv_heads of the head map (", call.map->num_kv_heads(),
+  require(map.num_kv_heads() == heads.num_kv_heads(), "num_kv_heads of the head map (", map.num_kv_heads(),
           ") must equal num_kv_heads (", heads.num_kv_heads(), ")");
   require(kv.num_kv_heads == heads.num_kv_heads(), "KV heads of the keys and values (", kv.num_kv_heads,
           ") must equal num_kv_heads (", heads.num_kv_heads(), ")");
@@ -60,6 +87,7 @@ inline void check(const Problem& call, const Heads<>& heads) {
   }
 
   check_options(*call.options, heads.num_heads());
+  check_boundaries(*call.options, heads, q.sequences);
   const auto stored = [&](Index b) { return call.source.num_tokens(call.source.self, b); };
   check_lengths(call.options->key_lengths, "key_lengths", q.sequences, "tokens of the keys and values", stored);
   check_lengths(call.options->query_lengths, "query_lengths", q.sequences, "tokens of q",

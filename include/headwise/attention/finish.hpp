@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <span>
 
 #include "headwise/attention/plan.hpp"
 #include "headwise/attention/workspace.hpp"
@@ -29,9 +28,9 @@ inline void finish_rows(const Problem& call, const TileKernels& kernels, const W
   const RowRange range(call, item);
   const Array &out = call.outputs.values, &lse = call.outputs.lse;
   const Index value_dim = padded_value_dim(call.source.format.value_dim);
-  const std::span<const Index> heads = call.map->query_heads_of(kv_head);
+  const QueryHeads heads = call.groups.of(item.sequence, kv_head);
   for (Index r = 0; r < item.rows; ++r) {
-    const Index token = range.token(r), head = heads[static_cast<std::size_t>(range.head_in_group(r))];
+    const Index token = range.token(r), head = heads[range.head_in_group(r)];
     const bool none = result.max[r] == kNone;
     void* row = out.row(item.sequence, token, head);
     const bool dense = out.strides.dim == 1 || out.dim == 1;

@@ -59,7 +59,7 @@ struct SplitItem {
 class RowRange {
  public:
   RowRange(const Problem& call, const WorkItem& item)
-      : RowRange(call, item.sequence, std::ssize(call.map->query_heads_of(item.kv_head)), item.first_row, item.rows) {}
+      : RowRange(call, item.sequence, call.groups.of(item.sequence, item.kv_head).size(), item.first_row, item.rows) {}
   RowRange(const Problem& call, Index sequence, Index group, Index first_row, Index rows)
       : group_(group),
         first_row_(first_row),
@@ -175,7 +175,7 @@ class Plan {
   /// takes 15 GB/s on a core of Emerald Rapids, of four together 20). Enough items must remain for all threads.
   static Index heads_together(const Problem& call, Index threads) {
     if (call.source.tile) return 1;
-    const Index all = call.queries.sequences * call.map->num_kv_heads();
+    const Index all = call.queries.sequences * call.groups.num_kv_heads();
     return std::clamp<Index>(all / threads, 1, kMaxHeadsTogether);
   }
 
@@ -183,9 +183,9 @@ class Plan {
   /// query heads and few rows.
   template <class F>
   static void for_each_group(const Problem& call, Index together, F f) {
-    const auto group_of = [&](Index g) { return std::ssize(call.map->query_heads_of(g)); };
-    const Index num_kv_heads = call.map->num_kv_heads();
-    for (Index b = 0; b < call.queries.sequences; ++b)
+    const Index num_kv_heads = call.groups.num_kv_heads();
+    for (Index b = 0; b < call.queries.sequences; ++b) {
+      const auto group_of = [&](Index g) { return call.groups.of(b, g).size(); };
       for (Index g = 0, heads; g < num_kv_heads; g += heads) {
         const Index group = group_of(g), rows = group * call.num_queries(b);
         heads = 1;
@@ -193,6 +193,7 @@ class Plan {
           ++heads;
         if (rows > 0) f(b, g, heads, group, rows);
       }
+    }
   }
 
   static constexpr Index kMinSharedRows = 8;

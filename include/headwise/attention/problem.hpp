@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "headwise/attention/head_groups.hpp"
 #include "headwise/cache/tile_source.hpp"
-#include "headwise/core/head_map.hpp"
 #include "headwise/core/view.hpp"
 #include "headwise/kernel/table.hpp"
 #include "headwise/score/options.hpp"
@@ -54,7 +54,7 @@ struct Problem {
   ConstArray queries;  // [sequence][token][head][head_dim]
   Outputs outputs;
   SourceRef source;
-  const HeadMap* map;
+  HeadGroups groups;
   const Options* options;
   float scale;
 

@@ -87,12 +87,12 @@ class Walk {
 
   void gather_queries() const {
     const ConstArray& q = call_.queries;
-    const std::span<const Index> heads = call_.map->query_heads_of(kv_head_);
+    const QueryHeads heads = call_.groups.of(item_.sequence, kv_head_);
     const Operand operand = kernels_.operand[static_cast<int>(key_storage_)];
     // scores are in units of log2, but a softcap works on natural ones: it brings log2 e in itself
     const float factor = call_.options->softcap > 0 ? call_.scale : call_.scale * kLog2e;
     for (Index r = 0; r < item_.rows; ++r) {
-      const Index token = range_.token(r), head = heads[static_cast<std::size_t>(range_.head_in_group(r))];
+      const Index token = range_.token(r), head = heads[range_.head_in_group(r)];
       const void* row = q.row(item_.sequence, token, head);
       if (q.strides.dim != 1 && q.dim > 1) {
         gather_row(q, item_.sequence, token, head, memory_.dense_row);
@@ -192,9 +192,9 @@ class Walk {
     if (options.softcap > 0)
       kernels_.softcap(memory_.scores, item_.rows * kTileTokens, 1.0f / options.softcap, options.softcap * kLog2e);
     if (options.alibi_slopes.empty()) return;
-    const std::span<const Index> heads = call_.map->query_heads_of(kv_head_);
+    const QueryHeads heads = call_.groups.of(item_.sequence, kv_head_);
     for (Index r = 0; r < item_.rows; ++r) {
-      const Index head = heads[static_cast<std::size_t>(range_.head_in_group(r))];
+      const Index head = heads[range_.head_in_group(r)];
       kernels_.alibi(memory_.scores + r * kTileTokens, options.alibi_slopes[static_cast<std::size_t>(head)] * kLog2e,
                      static_cast<float>(first - range_.position(r)));
     }

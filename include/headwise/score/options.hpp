@@ -36,6 +36,11 @@ struct Options {
   std::span<const Index> query_lengths{};
   /// Which KV head each query head reads, for this call; null: the map of the Attention.
   const HeadMap* head_map = nullptr;
+  /// The same for groups of consecutive query heads, as plain numbers: KV head g is read by query heads b[g] … b[g+1]−1,
+  /// with num_kv_heads + 1 numbers b that never fall from 0 to num_heads; a group may be empty. Or so many numbers for
+  /// each sequence, one list after another. They may change from call to call at no cost: nothing is built or allocated.
+  /// Empty: the map; not together with head_map.
+  std::span<const Index> group_boundaries{};
 };
 
 namespace detail {
@@ -53,7 +58,8 @@ inline void check_options(const Options& options, Index num_heads) {
     require(std::ssize(options.alibi_slopes) == num_heads, "alibi_slopes (", options.alibi_slopes.size(),
             " slopes) must hold one slope per query head (", num_heads, ")");
     for (std::size_t h = 0; h < options.alibi_slopes.size(); ++h)
-      require(std::isfinite(options.alibi_slopes[h]), "alibi_slopes[", h, "] (", options.alibi_slopes[h], ") must be finite");
+      require(std::isfinite(options.alibi_slopes[h]), "alibi_slopes[", h, "] (", options.alibi_slopes[h],
+              ") must be finite");
   }
 }
 
