@@ -11,6 +11,7 @@
 #include "headwise/core/head_map.hpp"
 #include "headwise/core/heads.hpp"
 #include "headwise/core/index.hpp"
+#include "headwise/core/kv_sharing.hpp"
 #include "headwise/core/storage.hpp"
 #include "headwise/core/tile_layout.hpp"
 #include "headwise/core/view.hpp"

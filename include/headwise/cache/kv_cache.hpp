@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "headwise/cache/cache_layer.hpp"
+#include "headwise/cache/layer_tiles.hpp"
+#include "headwise/cache/reorder_plan.hpp"
 #include "headwise/cache/tile_writer.hpp"
 #include "headwise/core/view.hpp"
 
@@ -16,6 +18,9 @@ struct CacheOptions {
   Index num_sequences = 1;
   /// Whether an append past max_tokens makes room (at least doubling it) instead of being an error.
   bool growing = false;
+  /// Whether every append adds |k|² of the keys, as they are stored, to a sum per layer, sequence and KV head: what
+  /// key-driven grouping (Khan et al. 2024, arXiv 2408.08454) asks for.
+  bool key_norms = false;
 };
 
 /// Keys and values of every token so far, of one layer or of all layers of a model, stored as T (float, f16 or bf16) in
@@ -43,8 +48,9 @@ class KvCache {
     layers_.reserve(layers.size());
     for (LayerShape shape : layers) {
       if (shape.value_dim == 0) shape.value_dim = shape.head_dim;
-      layers_.push_back(detail::LayerTiles::make(storage, shape, options.num_sequences, max_tokens));
+      layers_.emplace_back(storage, shape, options.num_sequences, max_tokens, options.key_norms);
     }
+    reorder_plan_ = detail::ReorderPlan(options.num_sequences);
   }
 
   KvCache(const KvCache&) = delete;
@@ -56,32 +62,33 @@ class KvCache {
   KvCache copy() const {
     KvCache result(options_);
     result.layers_.reserve(layers_.size());
-    for (const auto& layer : layers_) result.layers_.push_back(layer.copy(storage, layer.max_tokens));
+    for (const auto& layer : layers_) result.layers_.push_back(layer.copy(storage, layer.max_tokens()));
+    result.reorder_plan_ = detail::ReorderPlan(num_sequences());
     return result;
   }
 
   Index num_layers() const { return std::ssize(layers_); }
   Index num_sequences() const { return options_.num_sequences; }
   /// Heads and dimensions of a layer; value_dim is never 0 here.
-  LayerShape layer_shape(Index layer = 0) const { return at(layer).shape; }
+  LayerShape layer_shape(Index layer = 0) const { return at(layer).shape(); }
   /// Tokens that each sequence of the layer has room for; layers differ only after a growing cache has grown.
-  Index max_tokens(Index layer = 0) const { return at(layer).max_tokens; }
+  Index max_tokens(Index layer = 0) const { return at(layer).max_tokens(); }
   /// Tokens stored.
   Index num_tokens(Index layer = 0, Index sequence = 0) const {
     check_sequence(sequence);
-    return at(layer).count(sequence);
+    return at(layer).num_tokens(sequence);
   }
 
   /// Bytes allocated for tiles, whether written or not.
   Index bytes() const {
     Index total = 0;
-    for (const auto& layer : layers_) total += layer.memory.bytes();
+    for (const auto& layer : layers_) total += layer.bytes();
     return total;
   }
   /// Bytes that one token of one sequence takes over all layers, with head_dim padded to 8 and value_dim to 16.
   Index bytes_per_token() const {
     Index total = 0;
-    for (const auto& layer : layers_) total += layer.shape.num_kv_heads * layer.tile_bytes / kTileTokens;
+    for (const auto& layer : layers_) total += layer.shape().num_kv_heads * layer.tile_bytes() / kTileTokens;
     return total;
   }
 
@@ -115,10 +122,23 @@ class KvCache {
   /// Forgets all tokens; keeps the memory.
   void clear() { truncate(0); }
 
+  /// Beam search: in every layer, sequence b becomes what sequence parents[b] was, its length and key norms included.
+  /// parents has one entry per sequence, each 0 … num_sequences − 1; they may repeat. Copies one sequence per entry that
+  /// repeats an earlier one, so a permutation copies nothing, and allocates nothing.
+  void reorder(std::span<const Index> parents) {
+    require(std::ssize(parents) == num_sequences(), "parents (", parents.size(), ") must hold one per sequence (",
+            num_sequences(), ")");
+    for (std::size_t b = 0; b < parents.size(); ++b)
+      require(parents[b] >= 0 && parents[b] < num_sequences(), "parents[", b, "] (", parents[b],
+              ") must be 0 to num_sequences - 1 (", num_sequences() - 1, ")");
+    reorder_plan_.make(parents);
+    for (auto& layer : layers_) layer.reorder(parents, reorder_plan_);
+  }
+
   /// The stored key of one token: writes head_dim floats.
   void read_key(Index layer, Index sequence, Index token, Index kv_head, std::span<float> out) const {
     const auto& tiles = check_read(layer, sequence, token, kv_head);
-    const Index dim = tiles.shape.head_dim;
+    const Index dim = tiles.shape().head_dim;
     require(std::ssize(out) == dim, "out (", out.size(), " floats) must hold head_dim (", dim, ") floats");
     const void* tile = tiles.tile(sequence, kv_head, token / kTileTokens);
     for (Index d = 0; d < dim; ++d)
@@ -127,12 +147,23 @@ class KvCache {
   /// The stored value of one token: writes value_dim floats.
   void read_value(Index layer, Index sequence, Index token, Index kv_head, std::span<float> out) const {
     const auto& tiles = check_read(layer, sequence, token, kv_head);
-    const Index dim = tiles.shape.value_dim;
+    const Index dim = tiles.shape().value_dim;
     require(std::ssize(out) == dim, "out (", out.size(), " floats) must hold value_dim (", dim, ") floats");
     const void* tile =
-        tiles.tile(sequence, kv_head, token / kTileTokens) + key_tile_bytes(storage, tiles.shape.head_dim);
+        tiles.tile(sequence, kv_head, token / kTileTokens) + key_tile_bytes(storage, tiles.shape().head_dim);
     for (Index d = 0; d < dim; ++d)
       out[static_cast<std::size_t>(d)] = load_element(tile, storage, value_index(storage, dim, token % kTileTokens, d));
+  }
+
+  /// The sum of |k|² over the stored tokens of one KV head, with every key as it is stored. Bit for bit a function of
+  /// those keys: however they were appended, and whatever was appended and truncated between. Throws
+  /// std::invalid_argument unless CacheOptions::key_norms is set.
+  double key_norm_squares(Index layer, Index sequence, Index kv_head) const {
+    require(options_.key_norms, "key_norms (false) of CacheOptions must be true for key_norm_squares");
+    const auto& tiles = at(layer);
+    check_sequence(sequence);
+    check_kv_head(tiles, kv_head);
+    return tiles.key_norm_squares(sequence, kv_head);
   }
 
   /// A layer as attention reads it. Refers to this cache (also after it was moved) and shows later appends.
@@ -176,11 +207,14 @@ class KvCache {
   const detail::LayerTiles& check_read(Index layer, Index sequence, Index token, Index kv_head) const {
     const auto& tiles = at(layer);
     check_sequence(sequence);
-    require(token >= 0 && token < tiles.count(sequence), "token (", token, ") must be 0 to num_tokens - 1 (",
-            tiles.count(sequence) - 1, ")");
-    require(kv_head >= 0 && kv_head < tiles.shape.num_kv_heads, "kv_head (", kv_head,
-            ") must be 0 to num_kv_heads - 1 (", tiles.shape.num_kv_heads - 1, ")");
+    require(token >= 0 && token < tiles.num_tokens(sequence), "token (", token, ") must be 0 to num_tokens - 1 (",
+            tiles.num_tokens(sequence) - 1, ")");
+    check_kv_head(tiles, kv_head);
     return tiles;
+  }
+  static void check_kv_head(const detail::LayerTiles& tiles, Index kv_head) {
+    require(kv_head >= 0 && kv_head < tiles.shape().num_kv_heads, "kv_head (", kv_head,
+            ") must be 0 to num_kv_heads - 1 (", tiles.shape().num_kv_heads - 1, ")");
   }
   static void check_rows(const char* name, const ConstArray& rows, Index sequences, Index tokens, Index heads,
                          Index dim) {
@@ -192,7 +226,7 @@ class KvCache {
   }
 
   void append_to(Index layer, Index first_sequence, Index sequences, const ConstArray& k, const ConstArray& v) {
-    const LayerShape shape = at(layer).shape;
+    const LayerShape shape = at(layer).shape();
     check_rows("k", k, sequences, k.tokens, shape.num_kv_heads, shape.head_dim);
     check_rows("v", v, sequences, k.tokens, shape.num_kv_heads, shape.value_dim);
     auto& tiles = layers_[static_cast<std::size_t>(layer)];
@@ -201,10 +235,8 @@ class KvCache {
     for (Index b = 0; b < sequences; ++b) {
       const Index sequence = first_sequence + b;
       for (Index g = 0; g < shape.num_kv_heads; ++g)
-        detail::write_tokens<storage>([&](Index i) { return tiles.tile(sequence, g, i); }, shape.head_dim,
-                                      shape.value_dim, tiles.count(sequence), k.tokens, rows_of(k, b, g),
-                                      rows_of(v, b, g));
-      tiles.count(sequence) += k.tokens;
+        tiles.template write<storage>(sequence, g, k.tokens, rows_of(k, b, g), rows_of(v, b, g));
+      tiles.add_tokens(sequence, k.tokens);
     }
   }
   static detail::RowSource rows_of(const ConstArray& rows, Index sequence, Index head) {
@@ -214,36 +246,26 @@ class KvCache {
   /// Room for `tokens` more in each of the sequences.
   void make_room(detail::LayerTiles& tiles, Index first_sequence, Index sequences, Index tokens) const {
     Index stored = 0;
-    for (Index b = 0; b < sequences; ++b) stored = std::max(stored, tiles.count(first_sequence + b));
-    if (tokens <= tiles.max_tokens - stored) return;
+    for (Index b = 0; b < sequences; ++b) stored = std::max(stored, tiles.num_tokens(first_sequence + b));
+    if (tokens <= tiles.max_tokens() - stored) return;
     require(options_.growing, "tokens (", tokens, ") to append must fit beside the ", stored, " stored: max_tokens is ",
-            tiles.max_tokens);
+            tiles.max_tokens());
     require(tokens <= kMaxTokens - stored, "tokens (", tokens, ") to append must be at most ", kMaxTokens - stored);
-    tiles = tiles.copy(storage, std::min(kMaxTokens, std::max(stored + tokens, 2 * tiles.max_tokens)));
+    tiles = tiles.copy(storage, std::min(kMaxTokens, std::max(stored + tokens, 2 * tiles.max_tokens())));
   }
 
   void truncate_range(Index first_sequence, Index sequences, Index tokens) {
     Index most = 0;
     for (const auto& layer : layers_)
-      for (Index b = 0; b < sequences; ++b) most = std::max(most, layer.count(first_sequence + b));
+      for (Index b = 0; b < sequences; ++b) most = std::max(most, layer.num_tokens(first_sequence + b));
     require(tokens >= 0 && tokens <= most, "tokens (", tokens, ") to keep must be 0 to the tokens stored (", most, ")");
     for (auto& layer : layers_)
-      for (Index b = first_sequence; b < first_sequence + sequences; ++b) {
-        const Index stored = layer.count(b);
-        if (tokens >= stored) continue;
-        layer.count(b) = tokens;
-        // What is left of the last tile becomes unwritten slots again, which must be finite; a later tile is zeroed
-        // when it is begun.
-        const Index tile = tokens / kTileTokens, from = tokens % kTileTokens;
-        if (from == 0) continue;
-        const Index to = std::min(kTileTokens, stored - tile * kTileTokens);
-        for (Index g = 0; g < layer.shape.num_kv_heads; ++g)
-          detail::zero_slots<storage>(layer.tile(b, g, tile), layer.shape.head_dim, layer.shape.value_dim, from, to);
-      }
+      for (Index b = first_sequence; b < first_sequence + sequences; ++b) layer.template truncate<storage>(b, tokens);
   }
 
   CacheOptions options_;
   std::vector<detail::LayerTiles> layers_;
+  detail::ReorderPlan reorder_plan_;  // kept, so that reorder allocates nothing
 };
 
 }  // namespace headwise

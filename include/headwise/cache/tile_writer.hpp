@@ -141,11 +141,16 @@ inline void read_rows(const RowSource& source, Index first, Index count, Index d
   }
 }
 
+struct NoObserver {
+  void operator()(Index, Index, const void*) const {}
+};
+
 /// Writes `count` tokens of one KV head behind the `stored` ones. `tile(i)` points to tile i: [K tile | V tile].
 /// A tile that is begun but not filled is zeroed first, so what a kernel loads from an unwritten slot is finite.
-template <Storage S, class TileAt>
+/// observe(first token, count, keys [count][padded_head_dim]) sees all keys as they are stored, in order.
+template <Storage S, class TileAt, class Observe>
 void write_tokens(TileAt tile, Index head_dim, Index value_dim, Index stored, Index count, const RowSource& keys,
-                  const RowSource& values) {
+                  const RowSource& values, Observe observe) {
   const Index padded_k = padded_head_dim(head_dim), padded_v = padded_value_dim(value_dim);
   const Index key_bytes = key_tile_bytes(S, head_dim), all_bytes = tile_bytes(S, head_dim, value_dim);
   alignas(64) Bits<S> rows[kBlockTokens * kMaxHeadDim];
@@ -156,6 +161,7 @@ void write_tokens(TileAt tile, Index head_dim, Index value_dim, Index stored, In
     if (slot == 0 && count - done < kTileTokens) std::memset(data, 0, static_cast<std::size_t>(all_bytes));
     read_rows<S>(keys, done, block, head_dim, padded_k, rows);
     put_keys<S>(data, head_dim, slot, block, rows);
+    observe(stored + done, block, rows);
     read_rows<S>(values, done, block, value_dim, padded_v, rows);
     put_values<S>(data + key_bytes, value_dim, slot, block, rows);
     done += block;

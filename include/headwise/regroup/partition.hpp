@@ -72,7 +72,8 @@ class Partition {
       }
     }
     for (Index h = 0; h < num_heads; ++h)
-      require(labels[static_cast<std::size_t>(h)] != missing, "head ", h, " of a Partition is in no group and must be in one");
+      require(labels[static_cast<std::size_t>(h)] != missing, "head ", h,
+              " of a Partition is in no group and must be in one");
     return Partition(std::move(labels));
   }
 
@@ -136,13 +137,14 @@ class Partition {
   }
 
   explicit Partition(std::vector<Index> labels) : group_of_(std::move(labels)) {
-    require(!group_of_.empty() && num_heads() <= kMaxHeads, "num_heads (", num_heads(), ") of a Partition must be 1 to ",
-            kMaxHeads);
+    require(!group_of_.empty() && num_heads() <= kMaxHeads, "num_heads (", num_heads(),
+            ") of a Partition must be 1 to ", kMaxHeads);
     std::vector<Index> renamed;  // [label] → group, −1: not met
     Index groups = 0;
     for (std::size_t h = 0; h < group_of_.size(); ++h) {
       const Index label = group_of_[h];
-      require(label >= 0 && label <= kMaxHeads, "labels[", h, "] (", label, ") of a Partition must be 0 to ", kMaxHeads);
+      require(label >= 0 && label <= kMaxHeads, "labels[", h, "] (", label, ") of a Partition must be 0 to ",
+              kMaxHeads);
       if (label >= std::ssize(renamed)) renamed.resize(static_cast<std::size_t>(label) + 1, -1);
       Index& name = renamed[static_cast<std::size_t>(label)];
       if (name < 0) name = groups++;
