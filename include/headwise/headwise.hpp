@@ -24,6 +24,7 @@
 // how scores are made and what a query sees
 #include "headwise/score/interval.hpp"
 #include "headwise/score/options.hpp"
+#include "headwise/score/relative_bias.hpp"
 
 // which instructions run, on which threads
 #include "headwise/kernel/dispatch.hpp"

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <optional>
 #include <span>
@@ -24,15 +25,16 @@ struct Shape {
 };
 
 struct Parameters {
-  std::optional<double> scale{};          // unset: 1/sqrt(D)
-  bool causal = true;                     // a query at p sees keys 0 … p
-  std::optional<Index> window{};          // a query at p sees keys from p − window + 1 on
-  std::optional<Index> window_right{};    // a query at p sees keys up to p + window_right
-  double softcap = 0;                     // s → softcap·tanh(s/softcap); 0: none
-  std::span<const float> alibi_slopes{};  // [H] adds −slope·|p − key|; empty: none
-  std::optional<Index> key_length{};      // keys that exist; unset: Tk
-  std::optional<Index> query_length{};    // query tokens that exist; unset: Tq
-  std::span<const Index> kv_head_of{};    // [H] the KV head of each query head; empty: h / (H/G)
+  std::optional<double> scale{};                             // unset: 1/sqrt(D)
+  bool causal = true;                                        // a query at p sees keys 0 … p
+  std::optional<Index> window{};                             // a query at p sees keys from p − window + 1 on
+  std::optional<Index> window_right{};                       // a query at p sees keys up to p + window_right
+  double softcap = 0;                                        // s → softcap·tanh(s/softcap); 0: none
+  std::span<const float> alibi_slopes{};                     // [H] adds −slope·|p − key|; empty: none
+  std::function<double(Index head, Index distance)> bias{};  // adds bias(h, key − p); empty: none
+  std::optional<Index> key_length{};                         // keys that exist; unset: Tk
+  std::optional<Index> query_length{};                       // query tokens that exist; unset: Tq
+  std::span<const Index> kv_head_of{};                       // [H] the KV head of each query head; empty: h / (H/G)
 };
 
 struct Result {
@@ -43,7 +45,7 @@ struct Result {
 /// q [Tq][H][D], k [Tk][G][D], v [Tk][G][DV] → output and lse.
 ///
 /// Query token i stands at position p = Tk − Tq + i among the keys (lengths in place of Tk and Tq where given).
-///   score  = scale·(q·k) → softcap → ALiBi
+///   score  = scale·(q·k) → softcap → ALiBi, bias
 ///   output = Σ softmax(score)·v over the visible keys
 /// A hidden key is never read, and a key whose score is −inf counts as not there. A query that sees no key, or that
 /// does not exist, has output 0 and lse −inf. A NaN or an infinity that is visible goes where arithmetic takes it.
@@ -79,6 +81,7 @@ inline Result attend(const Shape& shape, std::span<const double> q, std::span<co
         if (!parameters.alibi_slopes.empty())
           score -= static_cast<double>(parameters.alibi_slopes[static_cast<std::size_t>(h)]) *
                    std::abs(static_cast<double>(p - t));
+        if (parameters.bias) score += parameters.bias(h, t - p);
         if (score > largest || std::isnan(score)) largest = score;  // a NaN stays: no comparison with it is true
       }
 

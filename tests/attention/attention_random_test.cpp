@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Combinations that nobody thought of: shapes, lengths, options, types and layouts drawn at random, the same ones on
 // every run, against the definition.
+#include <algorithm>
 #include <random>
 #include <string>
 
@@ -34,6 +35,24 @@ HeadMap any_map(Dice& dice, Index num_heads, Index num_kv_heads) {
   return HeadMap::arbitrary(map, num_kv_heads);
 }
 
+/// Of each sequence.
+std::vector<Index> any_boundaries(Dice& dice, Index sequences, Index num_heads, Index num_kv_heads) {
+  std::vector<Index> result;
+  for (Index b = 0; b < sequences; ++b) {
+    std::vector<Index> own{0, num_heads};
+    while (std::ssize(own) <= num_kv_heads) own.push_back(dice.between(0, num_heads));
+    std::sort(own.begin(), own.end());
+    result.insert(result.end(), own.begin(), own.end());
+  }
+  return result;
+}
+
+std::vector<float> random_bias(Dice& dice, Index count) {
+  std::vector<float> result;
+  for (Index i = 0; i < count; ++i) result.push_back(static_cast<float>(dice.between(-64, 64)) / 16);
+  return result;
+}
+
 class Random : public EveryIsa {};
 
 TEST_P(Random, CombinationsGiveWhatTheDefinitionSays) {
@@ -64,6 +83,12 @@ TEST_P(Random, CombinationsGiveWhatTheDefinitionSays) {
     }
     if (dice.one_in(3)) options.key_lengths = key_lengths;
     if (dice.one_in(3)) options.query_lengths = query_lengths;
+
+    const RelativeBias bias(random_bias(dice, num_heads * 8), num_heads,
+                            {.num_buckets = 8, .max_distance = dice.between(5, 60), .bidirectional = dice.one_in(2)});
+    if (dice.one_in(4)) options.relative_bias = &bias;
+    const std::vector<Index> boundaries = any_boundaries(dice, in.sequences, num_heads, num_kv_heads);
+    if (dice.one_in(4)) options.group_boundaries = boundaries;
 
     const Expected expected(in, options, &map);
     const Route route{.source = dice.any(kAllSources),

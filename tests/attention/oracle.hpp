@@ -17,7 +17,7 @@
 //   scores    a sum of D products of random sign: partial sums are of the size |q|·|k|·√(d)/D, so D independent roundings
 //             of them add up to about u·|q|·|k|, times the scale. Where q enters as bf16, its rounding adds at most
 //             ε(bf16)·Σ|q·k| ≤ ε(bf16)·|q|·|k|.
-//             Softcap adds 2^-21 of its limit (its tanh), ALiBi a few u of its largest term.
+//             Softcap adds 2^-21 of its limit (its tanh), ALiBi and a relative bias a few u of their largest terms.
 //   weights   an error δ of the scores changes p by the factor e^δ: the output moves by at most 2δ·Σ p|v|.
 //             exp2 has a few u. Where p enters as bf16, ε(bf16) once in the sum and once in the weights.
 //   sums      of p over n keys in 8 or more lanes: √(n/8) roundings of growing sums; of p·v, of random sign, less.
@@ -34,6 +34,10 @@ inline reference::Parameters parameters_of(const Options& options) {
   parameters.window_right = options.window_right;
   parameters.softcap = static_cast<double>(options.softcap);
   parameters.alibi_slopes = options.alibi_slopes;
+  if (options.relative_bias)
+    parameters.bias = [bias = options.relative_bias](Index head, Index distance) {
+      return static_cast<double>((*bias)(head, distance));
+    };
   return parameters;
 }
 
@@ -68,7 +72,7 @@ class Expected {
   struct Row {
     double lse;
     double score_size;  // |q|·|k|·scale of the longest
-    double alibi_size;  // the largest term of ALiBi
+    double added_size;  // the largest term of ALiBi and of the relative bias
   };
 
   static constexpr double kRoundoff = 0x1p-24, kSafety = 4;
@@ -124,9 +128,17 @@ class Expected {
         const double slope = options_.alibi_slopes.empty()
                                  ? 0
                                  : std::abs(static_cast<double>(options_.alibi_slopes[static_cast<std::size_t>(h)]));
+        const double furthest = static_cast<double>(std::max(Tq, Tk));
         rows_.push_back(
-            {result.lse[r], scale * largest_query * largest_key, slope * static_cast<double>(std::max(Tq, Tk))});
+            {result.lse[r], scale * largest_query * largest_key, slope * furthest + largest_bias(h, Tq, Tk)});
       }
+  }
+
+  double largest_bias(Index head, Index queries, Index keys) const {
+    double largest = 0;
+    for (Index d = -keys - queries; options_.relative_bias && d <= keys + queries; ++d)
+      largest = std::max(largest, std::abs(static_cast<double>((*options_.relative_bias)(head, d))));
+    return largest;
   }
 
   static double largest_norm(const std::vector<double>& rows, Index dim) {
@@ -147,7 +159,7 @@ class Expected {
   double score_error(const Row& row, const Route& route) const {
     double error = row.score_size * kSafety * kRoundoff;
     if (rounds_rows(route)) error += row.score_size * epsilon_of(Storage::bf16);
-    return error + static_cast<double>(options_.softcap) * 0x1p-21 + row.alibi_size * 4 * kRoundoff;
+    return error + static_cast<double>(options_.softcap) * 0x1p-21 + row.added_size * 4 * kRoundoff;
   }
 
   double output_tolerance(const Row& row, std::size_t i, const Route& route) const {

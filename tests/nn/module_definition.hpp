@@ -84,6 +84,7 @@ inline Eigen::MatrixXd module_definition(const nn::MultiHeadAttention& module, c
         if (cap > 0) s = cap * std::tanh(s / cap);
         if (!cross && !o.alibi_slopes.empty())
           s -= static_cast<double>(o.alibi_slopes[static_cast<std::size_t>(h)]) * std::abs(static_cast<double>(p - t));
+        if (!cross && o.relative_bias) s += static_cast<double>((*o.relative_bias)(h, t - p));
         keys.push_back(t);
         scores.push_back(s);
       }

@@ -39,6 +39,8 @@ TEST(MultiHeadAttentionErrors, NameTheImpossibleOption) {
   expect_error(make({.hidden_size = 64, .num_heads = 4, .window_right = -2}), {"window_right (-2)"});
   expect_error(make({.hidden_size = 64, .num_heads = 4, .softcap = -3.0f}), {"softcap (-3)"});
   expect_error(make({.hidden_size = 64, .num_heads = 4, .alibi_slopes = {1.0f}}), {"alibi_slopes (1", "(4)"});
+  const auto bias = std::make_shared<const RelativeBias>(std::vector<float>(3 * 32), 3);
+  expect_error(make({.hidden_size = 64, .num_heads = 4, .relative_bias = bias}), {"relative_bias (of 3", "(4)"});
   expect_error(make({.hidden_size = 64, .num_heads = 4, .num_kv_heads = 2, .head_map = HeadMap::contiguous(6, 2)}),
                {"head_map (6", "num_heads (4)"});
   expect_error(make({.hidden_size = 64, .num_heads = 4, .num_kv_heads = 2, .head_map = HeadMap::contiguous(4, 4)}),

@@ -36,6 +36,12 @@ class Modules : public ::testing::TestWithParam<Case> {
   ModuleWeights weights{module};
 };
 
+std::shared_ptr<const RelativeBias> some_bias(Index num_heads, bool bidirectional) {
+  const Matrix table = random_matrix(num_heads, 32, 9);
+  return std::make_shared<const RelativeBias>(std::span(table.data(), static_cast<std::size_t>(table.size())),
+                                              num_heads, RelativeBiasOptions{.bidirectional = bidirectional});
+}
+
 // Activations are near 1; a few hundred roundings of 2^-24 in the longest sum, of which most cancel (seen: 9 at most).
 constexpr double kTolerance = 32 * 0x1p-24;
 
@@ -175,6 +181,14 @@ INSTANTIATE_TEST_SUITE_P(
               .softcap = 3.0f}},
         Case{"alibi",
              {.hidden_size = 64, .num_heads = 4, .num_kv_heads = 4, .alibi_slopes = {0.5f, 0.25f, 0.125f, 0.0625f}}},
+        Case{"t5_decoder",
+             {.hidden_size = 64,
+              .num_heads = 4,
+              .num_kv_heads = 2,
+              .scale = 1.0f,
+              .relative_bias = some_bias(4, false)}},
+        Case{"t5_encoder",
+             {.hidden_size = 64, .num_heads = 4, .scale = 1.0f, .causal = false, .relative_bias = some_bias(4, true)}},
         Case{"encoder", {.hidden_size = 64, .num_heads = 4, .num_kv_heads = 2, .causal = false, .window_right = 30}},
         Case{"unequal_groups",
              {.hidden_size = 80,

@@ -90,6 +90,15 @@ TEST(Reference, AlibiCountsTheDistanceToLaterKeysToo) {
   expect_near(r.lse, {std::log(1 + std::exp(-1.0)), std::log(1 + std::exp(-1.0))});
 }
 
+TEST(Reference, ABiasOfHeadAndDistanceIsAddedAfterSoftcap) {
+  // one query at position 1, keys at distances −1 and 0; both have score 0 before the bias
+  const auto bias = [](Index head, Index distance) { return static_cast<double>(10 * head + distance); };
+  const Result r = attend({1, 2, 2, 1, 1, 1}, Numbers{1, 1}, Numbers{0, 0}, Numbers{0, 1},
+                          {.scale = 1.0, .softcap = 7, .bias = bias});
+  expect_near(r.lse, {std::log(1 + std::exp(-1)), 10 + std::log(1 + std::exp(-1))});
+  expect_near(r.output, {1 / (1 + std::exp(-1)), 1 / (1 + std::exp(-1))});
+}
+
 TEST(Reference, ConsecutiveQueryHeadsShareAKvHeadUnlessAMapSaysOtherwise) {
   const Numbers q(4, 1.0), k{0, 0}, v{10, 20};
   expect_near(attend({1, 1, 4, 2, 1, 1}, q, k, v).output, {10, 10, 20, 20});

@@ -44,5 +44,11 @@ TEST(Options, SlopesAreOneFiniteNumberPerQueryHead) {
   expect_error([&] { check({.alibi_slopes = bad}); }, {"alibi_slopes[2] (nan)", "finite"});
 }
 
+TEST(Options, ARelativeBiasIsOfAllQueryHeads) {
+  const RelativeBias good(std::vector<float>(4 * 32), 4), few(std::vector<float>(3 * 32), 3);
+  EXPECT_NO_THROW(check({.relative_bias = &good}));
+  expect_error([&] { check({.relative_bias = &few}); }, {"relative_bias (of 3 heads)", "num_heads (4)"});
+}
+
 }  // namespace
 }  // namespace headwise

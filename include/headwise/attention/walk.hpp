@@ -185,18 +185,25 @@ class Walk {
     return {static_cast<const char*>(tile.values) + value_bytes_, key_bytes_};
   }
 
-  bool transforms() const { return call_.options->softcap > 0 || !call_.options->alibi_slopes.empty(); }
+  bool transforms() const {
+    const Options& options = *call_.options;
+    return options.softcap > 0 || !options.alibi_slopes.empty() || options.relative_bias;
+  }
 
   void transform(Index first) const {
     const Options& options = *call_.options;
     if (options.softcap > 0)
       kernels_.softcap(memory_.scores, item_.rows * kTileTokens, 1.0f / options.softcap, options.softcap * kLog2e);
-    if (options.alibi_slopes.empty()) return;
+    const RelativeBias* bias = options.relative_bias;
+    const std::span<const float> slopes = options.alibi_slopes;
+    if (slopes.empty() && !bias) return;
     const QueryHeads heads = call_.groups.of(item_.sequence, kv_head_);
     for (Index r = 0; r < item_.rows; ++r) {
-      const Index head = heads[range_.head_in_group(r)];
-      kernels_.alibi(memory_.scores + r * kTileTokens, options.alibi_slopes[static_cast<std::size_t>(head)] * kLog2e,
-                     static_cast<float>(first - range_.position(r)));
+      const Index head = heads[range_.head_in_group(r)], distance = first - range_.position(r);
+      float* scores = memory_.scores + r * kTileTokens;
+      if (!slopes.empty())
+        kernels_.alibi(scores, slopes[static_cast<std::size_t>(head)] * kLog2e, static_cast<float>(distance));
+      if (bias) kernels_.blend(scores, 1.0f, bias->of_tile(head, distance), 1.0f, kTileTokens);
     }
   }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "headwise/core/index.hpp"
 #include "headwise/nn/rope.hpp"
 #include "headwise/score/options.hpp"
+#include "headwise/score/relative_bias.hpp"
 
 namespace headwise::nn {
 
@@ -36,6 +38,8 @@ struct MultiHeadAttentionOptions {
   std::optional<Index> window_right{};
   float softcap = 0.0f;
   std::vector<float> alibi_slopes{};
+  /// T5's relative position bias, which the layers of a model may share; unset: none. T5's scale is 1.
+  std::shared_ptr<const RelativeBias> relative_bias{};
   /// Which KV head each query head reads; unset: consecutive groups of equal size.
   std::optional<HeadMap> head_map{};
 };
@@ -81,6 +85,7 @@ inline headwise::Options attention_options(const MultiHeadAttentionOptions& opti
   result.window_right = options.window_right;
   result.softcap = options.softcap;
   result.alibi_slopes = options.alibi_slopes;
+  result.relative_bias = options.relative_bias.get();
   return result;
 }
 

@@ -8,11 +8,12 @@
 #include "headwise/core/error.hpp"
 #include "headwise/core/head_map.hpp"
 #include "headwise/core/index.hpp"
+#include "headwise/score/relative_bias.hpp"
 
 namespace headwise {
 
 /// How scores are made and which keys a query sees. Applied in this order:
-///   scale → softcap → ALiBi → mask (causal, windows, key_lengths) → softmax → ·V
+///   scale → softcap → ALiBi, relative bias → mask (causal, windows, key_lengths) → softmax → ·V
 ///
 /// Positions. Token i of Tq query tokens of a sequence with Tk keys stands at p = Tk − Tq + i (bottom-right aligned):
 /// the newest query stands at the newest key, so prefill, appending to a cache and decode are one rule.
@@ -30,6 +31,8 @@ struct Options {
   float softcap = 0.0f;
   /// ALiBi: adds −slope·|p − key position|, one slope per query head; empty: none.
   std::span<const float> alibi_slopes{};
+  /// T5's relative position bias of each query head; null: none. Read during the call only.
+  const RelativeBias* relative_bias = nullptr;
   /// Keys of each sequence, 0 … what the source holds; empty: all. What lies beyond is never read.
   std::span<const Index> key_lengths{};
   /// Query tokens of each sequence, 0 … the tokens of q; empty: all. The outputs of the rest are 0, their lse −inf.
@@ -61,6 +64,9 @@ inline void check_options(const Options& options, Index num_heads) {
       require(std::isfinite(options.alibi_slopes[h]), "alibi_slopes[", h, "] (", options.alibi_slopes[h],
               ") must be finite");
   }
+  if (options.relative_bias)
+    require(options.relative_bias->num_heads() == num_heads, "relative_bias (of ", options.relative_bias->num_heads(),
+            " heads) must be of num_heads (", num_heads, ") query heads");
 }
 
 }  // namespace detail
