@@ -33,6 +33,15 @@ void swiglu(Matrix& gate, const Matrix& up, ExecutorRef executor) {
 
 }  // namespace
 
+void Model::set_attention(Index layer, headwise::nn::MultiHeadAttention attention) {
+  headwise::require(layer >= 0 && layer < shape_.num_layers, "layer (", layer, ") must be 0 to num_layers - 1 (",
+                    shape_.num_layers - 1, ")");
+  headwise::require(attention.options().hidden_size == shape_.hidden_size, "hidden_size (",
+                    attention.options().hidden_size, ") of the attention must be the model's (", shape_.hidden_size, ")");
+  auto& held = weights_.layers[static_cast<std::size_t>(layer)].attention;
+  held = std::move(attention);
+}
+
 template <class T>
 void Model::run(std::span<const TokenId> tokens, headwise::KvCache<T>& cache, Scratch& scratch, ExecutorRef executor,
                 const ReadHooks& hooks) const {

@@ -29,6 +29,8 @@ class Model {
   const ModelShape& shape() const { return shape_; }
   Index vocabulary_size() const { return weights_.embedding.rows(); }
   const headwise::nn::MultiHeadAttention& attention(Index layer) const { return this->layer(layer).attention; }
+  /// Gives a layer another attention, of the same hidden size. Caches made before do not fit it if its KV heads differ.
+  void set_attention(Index layer, headwise::nn::MultiHeadAttention attention);
 
   /// An empty cache for up to max_tokens tokens of one sequence, stored as T (float, bf16, f16).
   template <class T>

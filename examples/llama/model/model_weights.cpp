@@ -69,43 +69,58 @@ class TensorReader {
   std::set<std::string_view> taken_;
 };
 
-ModelLayer read_layer(TensorReader& tensors, const ModelShape& shape, Index i) {
-  const std::string prefix = "blk." + std::to_string(i) + ".";
-  const KvHeads& kv_heads = shape.kv_heads_of(i);
-  headwise::nn::MultiHeadAttentionOptions options;
-  options.hidden_size = shape.hidden_size;
-  options.num_heads = shape.num_heads;
-  options.num_kv_heads = kv_heads.count;
-  options.head_map = kv_heads.map;
-  options.head_dim = shape.head_dim;
-  options.value_dim = shape.value_dim;
-  options.rope = shape.rope;
-  options.query_bias = tensors.has(prefix + "attn_q.bias");
-  options.key_bias = tensors.has(prefix + "attn_k.bias");
-  options.value_bias = tensors.has(prefix + "attn_v.bias");
-  options.output_bias = tensors.has(prefix + "attn_output.bias");
+headwise::regroup::AttentionWeights take_attention(TensorReader& tensors, const ModelShape& shape, Index layer) {
+  const std::string prefix = "blk." + std::to_string(layer) + ".attn_";
+  const Index hidden = shape.hidden_size, heads = shape.num_heads;
+  const KvHeads& kv_heads = shape.kv_heads_of(layer);
+  const auto bias = [&](const char* name, Index length) {
+    return tensors.has(prefix + name + ".bias") ? tensors.vector(prefix + name + ".bias", length) : Vector();
+  };
+  return {.num_heads = heads,
+          .num_kv_heads = kv_heads.count,
+          .head_dim = shape.head_dim,
+          .value_dim = shape.value_dim,
+          .query = tensors.matrix(prefix + "q.weight", heads * shape.head_dim, hidden),
+          .key = tensors.matrix(prefix + "k.weight", kv_heads.count * shape.head_dim, hidden),
+          .value = tensors.matrix(prefix + "v.weight", kv_heads.count * shape.value_dim, hidden),
+          .output = tensors.matrix(prefix + "output.weight", hidden, heads * shape.value_dim),
+          .query_bias = bias("q", heads * shape.head_dim),
+          .key_bias = bias("k", kv_heads.count * shape.head_dim),
+          .value_bias = bias("v", kv_heads.count * shape.value_dim),
+          .output_bias = bias("output", hidden),
+          .head_map = kv_heads.map};
+}
 
-  ModelLayer layer{.attention_norm = tensors.vector(prefix + "attn_norm.weight", shape.hidden_size),
-                   .attention = headwise::nn::MultiHeadAttention(options),
-                   .feed_forward_norm = tensors.vector(prefix + "ffn_norm.weight", shape.hidden_size),
-                   .gate = tensors.linear(prefix + "ffn_gate", shape.feed_forward_size, shape.hidden_size),
-                   .up = tensors.linear(prefix + "ffn_up", shape.feed_forward_size, shape.hidden_size),
-                   .down = tensors.linear(prefix + "ffn_down", shape.hidden_size, shape.feed_forward_size)};
-  layer.attention.set_weights(
-      tensors.linear(prefix + "attn_q", shape.num_heads * shape.head_dim, shape.hidden_size),
-      tensors.linear(prefix + "attn_k", kv_heads.count * shape.head_dim, shape.hidden_size),
-      tensors.linear(prefix + "attn_v", kv_heads.count * shape.value_dim, shape.hidden_size),
-      tensors.linear(prefix + "attn_output", shape.hidden_size, shape.num_heads * shape.value_dim));
-  return layer;
+ModelLayer take_layer(TensorReader& tensors, const ModelShape& shape, Index layer) {
+  const std::string prefix = "blk." + std::to_string(layer) + ".";
+  return {.attention_norm = tensors.vector(prefix + "attn_norm.weight", shape.hidden_size),
+          .attention = make_attention(shape, take_attention(tensors, shape, layer)),
+          .feed_forward_norm = tensors.vector(prefix + "ffn_norm.weight", shape.hidden_size),
+          .gate = tensors.linear(prefix + "ffn_gate", shape.feed_forward_size, shape.hidden_size),
+          .up = tensors.linear(prefix + "ffn_up", shape.feed_forward_size, shape.hidden_size),
+          .down = tensors.linear(prefix + "ffn_down", shape.hidden_size, shape.feed_forward_size)};
 }
 
 }  // namespace
+
+headwise::regroup::AttentionWeights read_attention(const Gguf& file, const ModelShape& shape, Index layer,
+                                                   ExecutorRef executor) {
+  TensorReader tensors(file, executor);
+  return take_attention(tensors, shape, layer);
+}
+
+headwise::nn::MultiHeadAttention make_attention(const ModelShape& shape,
+                                                const headwise::regroup::AttentionWeights& weights) {
+  headwise::nn::MultiHeadAttentionOptions options;
+  options.rope = shape.rope;
+  return headwise::regroup::to_module(weights, options);
+}
 
 ModelWeights::ModelWeights(const Gguf& file, const ModelShape& shape, ExecutorRef executor) {
   TensorReader tensors(file, executor);
   const Index vocabulary = file.tensor("token_embd.weight").sizes[1];
   embedding = tensors.matrix("token_embd.weight", vocabulary, shape.hidden_size);
-  for (Index i = 0; i < shape.num_layers; ++i) layers.push_back(read_layer(tensors, shape, i));
+  for (Index i = 0; i < shape.num_layers; ++i) layers.push_back(take_layer(tensors, shape, i));
   output_norm = tensors.vector("output_norm.weight", shape.hidden_size);
   output = tensors.has("output.weight") ? tensors.linear("output", vocabulary, shape.hidden_size)
                                         : Linear::view(embedding.data(), vocabulary, shape.hidden_size);

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "llama/file/gguf.hpp"
-#include "headwise/nn.hpp"
+#include "headwise/regroup.hpp"
 #include "llama/model/model_shape.hpp"
 
 namespace llama {
@@ -21,6 +21,14 @@ struct ModelLayer {
   Linear gate, up;           // [feed_forward][hidden]
   Linear down;               // [hidden][feed_forward]
 };
+
+/// The attention weights of a layer, as floats. Throws GgufError.
+headwise::regroup::AttentionWeights read_attention(const Gguf& file, const ModelShape& shape, Index layer,
+                                                   ExecutorRef executor);
+/// A layer's attention with these weights, turned by the model's RoPE. Throws std::invalid_argument on weights that are
+/// not finite or disagree.
+headwise::nn::MultiHeadAttention make_attention(const ModelShape& shape,
+                                                const headwise::regroup::AttentionWeights& weights);
 
 /// The weights of a Llama model as floats.
 struct ModelWeights {
