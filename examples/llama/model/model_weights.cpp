@@ -2,6 +2,7 @@
 #include "llama/model/model_weights.hpp"
 
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -120,7 +121,13 @@ ModelWeights::ModelWeights(const Gguf& file, const ModelShape& shape, ExecutorRe
   TensorReader tensors(file, executor);
   const Index vocabulary = file.tensor("token_embd.weight").sizes[1];
   embedding = tensors.matrix("token_embd.weight", vocabulary, shape.hidden_size);
-  for (Index i = 0; i < shape.num_layers; ++i) layers.push_back(take_layer(tensors, shape, i));
+  for (Index i = 0; i < shape.num_layers; ++i) {
+    try {
+      layers.push_back(take_layer(tensors, shape, i));
+    } catch (const std::invalid_argument& error) {  // weights that are not finite
+      file.fail("layer " + std::to_string(i) + ": " + error.what());
+    }
+  }
   output_norm = tensors.vector("output_norm.weight", shape.hidden_size);
   output = tensors.has("output.weight") ? tensors.linear("output", vocabulary, shape.hidden_size)
                                         : Linear::view(embedding.data(), vocabulary, shape.hidden_size);
