@@ -10,10 +10,12 @@
 #include <vector>
 
 #include "tests/cache/cache_contents.hpp"
+#include "tests/support/errors.hpp"
 
 namespace headwise {
 namespace {
 
+using testing::expect_error;
 using testing::random_numbers;
 using testing::Snapshot;
 using testing::tile_bytes_of;
@@ -226,16 +228,23 @@ TEST(KvCache, LayersKeepTheirOwnHeadsAndDimensions) {
   EXPECT_EQ(cache.num_tokens(1), 2);
 }
 
-TEST(KvCache, DeciLm7BTakesItsPublishedBytesPerToken) {
-  std::vector<LayerShape> layers;
-  const auto add = [&](int count, Index kv_heads) {
-    layers.insert(layers.end(), static_cast<std::size_t>(count), {kv_heads, 128});
-  };
-  add(5, 4), add(5, 2), add(1, 4), add(9, 2), add(11, 1), add(1, 4);
-  EXPECT_EQ(layers.size(), 32u);
-  const KvCache<bf16> cache(layers, 64);
-  EXPECT_EQ(cache.bytes_per_token(), 34304);
-  EXPECT_EQ(cache.bytes(), 34304 * 64);
+TEST(KvCache, OneSequenceOfOneLayerIsTruncatedAlone) {
+  const std::vector<LayerShape> layers{{2, 8}, {1, 16}};
+  KvCache<float> cache(layers, 100, {.num_sequences = 2});
+  const auto k = random_numbers(2 * 70 * 16, 20);
+  for (Index layer = 0; layer < 2; ++layer) {
+    const View<const float> rows(k.data(), 2, 70, layers[static_cast<std::size_t>(layer)].num_kv_heads,
+                                 layers[static_cast<std::size_t>(layer)].head_dim);
+    cache.append(layer, rows, rows);
+  }
+  cache.truncate(1, 0, 65);
+  EXPECT_EQ(cache.num_tokens(1, 0), 65);
+  EXPECT_EQ(cache.num_tokens(1, 1), 70);
+  EXPECT_EQ(cache.num_tokens(0, 0), 70);
+  expect_error([&] { cache.truncate(1, 0, 66); }, {"tokens (66) to keep", "0 to the tokens stored (65)"});
+  expect_error([&] { cache.truncate(1, 0, -1); }, {"tokens (-1) to keep", "0 to the tokens stored (65)"});
+  expect_error([&] { cache.truncate(2, 0, 1); }, {"layer (2)", "num_layers - 1 (1)"});
+  expect_error([&] { cache.truncate(1, 2, 1); }, {"sequence (2)", "num_sequences - 1 (1)"});
 }
 
 TEST(KvCache, BytesAreWholeTilesOfEverySequence) {
