@@ -10,10 +10,12 @@
 #include <vector>
 
 #include "tests/cache/cache_contents.hpp"
+#include "tests/support/errors.hpp"
 
 namespace headwise {
 namespace {
 
+using testing::expect_error;
 using testing::random_numbers;
 using testing::Snapshot;
 using testing::tile_bytes_of;
@@ -224,6 +226,25 @@ TEST(KvCache, LayersKeepTheirOwnHeadsAndDimensions) {
   cache.truncate(2);
   EXPECT_EQ(cache.num_tokens(0), 0);
   EXPECT_EQ(cache.num_tokens(1), 2);
+}
+
+TEST(KvCache, OneSequenceOfOneLayerIsTruncatedAlone) {
+  const std::vector<LayerShape> layers{{2, 8}, {1, 16}};
+  KvCache<float> cache(layers, 100, {.num_sequences = 2});
+  const auto k = random_numbers(2 * 70 * 16, 20);
+  for (Index layer = 0; layer < 2; ++layer) {
+    const View<const float> rows(k.data(), 2, 70, layers[static_cast<std::size_t>(layer)].num_kv_heads,
+                                 layers[static_cast<std::size_t>(layer)].head_dim);
+    cache.append(layer, rows, rows);
+  }
+  cache.truncate(1, 0, 65);
+  EXPECT_EQ(cache.num_tokens(1, 0), 65);
+  EXPECT_EQ(cache.num_tokens(1, 1), 70);
+  EXPECT_EQ(cache.num_tokens(0, 0), 70);
+  expect_error([&] { cache.truncate(1, 0, 66); }, {"tokens (66) to keep", "0 to the tokens stored (65)"});
+  expect_error([&] { cache.truncate(1, 0, -1); }, {"tokens (-1) to keep", "0 to the tokens stored (65)"});
+  expect_error([&] { cache.truncate(2, 0, 1); }, {"layer (2)", "num_layers - 1 (1)"});
+  expect_error([&] { cache.truncate(1, 2, 1); }, {"sequence (2)", "num_sequences - 1 (1)"});
 }
 
 TEST(KvCache, DeciLm7BTakesItsPublishedBytesPerToken) {

@@ -119,6 +119,12 @@ class KvCache {
     check_sequence(sequence);
     truncate_range(sequence, 1, tokens);
   }
+  /// The same for one sequence of one layer, whose other layers keep theirs.
+  void truncate(Index layer, Index sequence, Index tokens) {
+    const Index stored = num_tokens(layer, sequence);
+    check_kept(tokens, stored);
+    layers_[static_cast<std::size_t>(layer)].template truncate<storage>(sequence, tokens);
+  }
   /// Forgets all tokens; keeps the memory.
   void clear() { truncate(0); }
 
@@ -225,6 +231,11 @@ class KvCache {
     require(rows.dim == dim, "dim (", rows.dim, ") of ", name, " must be ", dim);
   }
 
+  static void check_kept(Index tokens, Index stored) {
+    require(tokens >= 0 && tokens <= stored, "tokens (", tokens, ") to keep must be 0 to the tokens stored (", stored,
+            ")");
+  }
+
   void append_to(Index layer, Index first_sequence, Index sequences, const ConstArray& k, const ConstArray& v) {
     const LayerShape shape = at(layer).shape();
     check_rows("k", k, sequences, k.tokens, shape.num_kv_heads, shape.head_dim);
@@ -258,7 +269,7 @@ class KvCache {
     Index most = 0;
     for (const auto& layer : layers_)
       for (Index b = 0; b < sequences; ++b) most = std::max(most, layer.num_tokens(first_sequence + b));
-    require(tokens >= 0 && tokens <= most, "tokens (", tokens, ") to keep must be 0 to the tokens stored (", most, ")");
+    check_kept(tokens, most);
     for (auto& layer : layers_)
       for (Index b = first_sequence; b < first_sequence + sequences; ++b) layer.template truncate<storage>(b, tokens);
   }

@@ -2,8 +2,9 @@
 #pragma once
 
 #include <array>
-#include <memory>
+#include <concepts>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "headwise/attention/attention.hpp"
@@ -12,30 +13,16 @@
 #include "headwise/nn/linear.hpp"
 #include "headwise/nn/multi_head_attention_options.hpp"
 #include "headwise/nn/rope.hpp"
+#include "headwise/nn/workspace.hpp"
 
 namespace headwise::nn {
 
-/// Memory for the intermediate results of a forward pass. It grows to the largest call and is then reused: a decode
-/// loop that keeps one allocates nothing here. One may serve all layers of a model, one call at a time.
-class Workspace {
- public:
-  Index bytes() const { return size_ * static_cast<Index>(sizeof(float)); }
-
- private:
-  friend class MultiHeadAttention;
-
-  /// At least `floats` floats of any content.
-  float* reserve(Index floats) {
-    if (floats > size_) {
-      data_ = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(floats));
-      size_ = floats;
-    }
-    return data_.get();
-  }
-
-  std::unique_ptr<float[]> data_;
-  Index size_ = 0;
-};
+/// What decides in each call which query heads share a KV head: groups(cache, layer) → Options::group_boundaries.
+template <class G, class T>
+concept KvGrouping = !requires(G& matrix) { matrix.rows(); } &&  // Eigen's fail to compile where called so
+                     requires(G& groups, const KvCache<T>& cache, Index layer) {
+                       { groups(cache, layer) } -> std::same_as<std::span<const Index>>;
+                     };
 
 /// A layer of attention as models have it, on Eigen matrices:
 ///   q, k, v = x·Wqᵀ + bq, x·Wkᵀ + bk, x·Wvᵀ + bv;  q, k turned by RoPE;  y = attention(q, k, v)·Woᵀ + bo
@@ -45,7 +32,7 @@ class Workspace {
 /// bit for bit the same in each (but see DynamicNtkScaling), with any executor.
 ///
 /// All forward functions are const and may run at the same time with workspaces and caches of their own. On
-/// std::invalid_argument nothing has changed, the cache included. y may be x.
+/// std::invalid_argument, and on what `groups` throws, y and the cache's tokens are as they were. y may be x.
 class MultiHeadAttention {
  public:
   using Options = MultiHeadAttentionOptions;
@@ -113,15 +100,27 @@ class MultiHeadAttention {
   /// Self-attention of the next tokens of every sequence of a cache: prefill, append and decode.
   template <class T, Executor E = Serial>
   Matrix forward(const MatrixRef& x, KvCache<T>& cache, Index layer = 0, E&& executor = Serial{}) const {
-    Matrix y(x.rows(), options_.hidden_size);
-    Workspace workspace;
-    forward(x, cache, layer, y, workspace, executor);
-    return y;
+    return forward(x, cache, layer, standing_groups<T>, executor);
   }
   /// The same into y [token][hidden_size].
   template <class T, Executor E = Serial>
   void forward(const MatrixRef& x, KvCache<T>& cache, Index layer, Eigen::Ref<Matrix> y, Workspace& workspace,
                E&& executor = Serial{}) const {
+    forward(x, cache, layer, y, workspace, standing_groups<T>, executor);
+  }
+  /// The same with groups of query heads that are decided when the cache holds the new tokens and before they attend:
+  /// groups(cache, layer), with the cache const, returns Options::group_boundaries, whose numbers must last for the call.
+  template <class T, KvGrouping<T> G, Executor E = Serial>
+  Matrix forward(const MatrixRef& x, KvCache<T>& cache, Index layer, G&& groups, E&& executor = Serial{}) const {
+    Matrix y(x.rows(), options_.hidden_size);
+    Workspace workspace;
+    forward(x, cache, layer, y, workspace, groups, executor);
+    return y;
+  }
+  /// The same into y [token][hidden_size].
+  template <class T, KvGrouping<T> G, Executor E = Serial>
+  void forward(const MatrixRef& x, KvCache<T>& cache, Index layer, Eigen::Ref<Matrix> y, Workspace& workspace,
+               G&& groups, E&& executor = Serial{}) const {
     check(x, y);
     check_cache("x", x.rows(), cache, layer);
     if (x.rows() == 0) return;
@@ -129,7 +128,14 @@ class MultiHeadAttention {
     const Activations a = project(x, cache.num_sequences(), workspace, run);
     for (Index b = 0; rope_ && b < a.sequences; ++b) rope_->apply(a.query_and_key(b), cache.num_tokens(layer, b), run);
     cache.append(layer, a.key(), a.value());
-    attend(a, cache.layer(layer), detail::attention_options(options_), y, run);
+    try {
+      headwise::Options options = detail::attention_options(options_);
+      options.group_boundaries = groups(std::as_const(cache), layer);
+      attend(a, cache.layer(layer), options, y, run);
+    } catch (...) {
+      for (Index b = 0; b < a.sequences; ++b) cache.truncate(layer, b, cache.num_tokens(layer, b) - a.tokens);
+      throw;
+    }
   }
 
   /// Cross-attention, once per memory: appends the keys and values of memory [token][hidden_size], split over the
@@ -177,43 +183,16 @@ class MultiHeadAttention {
   }
 
  private:
+  using Activations = detail::Activations;
   struct Shape {
     const char* name;
     Index outputs, inputs;
     bool bias;
   };
 
-  /// Where a pass keeps its intermediate results. Queries and keys lie side by side, qk [token][num_heads +
-  /// num_kv_heads][head_dim], so that RoPE computes a token's angles once for both.
-  struct Activations {
-    Heads<> heads;
-    Index sequences, tokens;  // tokens of each sequence
-    float *qk, *v, *attended;
-
-    Index query_width() const { return heads.num_heads() * heads.head_dim(); }
-    Index key_width() const { return heads.num_kv_heads() * heads.head_dim(); }
-    Index qk_width() const { return query_width() + key_width(); }
-    Index value_width() const { return heads.num_kv_heads() * heads.value_dim(); }
-    Index attended_width() const { return heads.num_heads() * heads.value_dim(); }
-
-    /// All tokens, `width` features of rows that are `stride` apart.
-    Eigen::Map<Matrix, 0, Eigen::OuterStride<>> map(float* data, Index width, Index stride) const {
-      return {data, sequences * tokens, width, Eigen::OuterStride<>(stride)};
-    }
-    View<float> query() const { return view(qk, sequences, heads.num_heads()); }
-    View<float> key() const { return view(qk + query_width(), sequences, heads.num_kv_heads()); }
-    View<float> value() const { return {v, sequences, tokens, heads.num_kv_heads(), heads.value_dim()}; }
-    View<float> query_and_key() const { return view(qk, sequences, heads.num_heads() + heads.num_kv_heads()); }
-    /// of one sequence
-    View<float> query_and_key(Index b) const {
-      return view(qk + b * tokens * qk_width(), 1, heads.num_heads() + heads.num_kv_heads());
-    }
-
-   private:
-    View<float> view(float* data, Index count, Index num_heads) const {
-      return {data, count, tokens, num_heads, heads.head_dim(), {tokens * qk_width(), qk_width(), heads.head_dim(), 1}};
-    }
-  };
+  /// The groups of the options, in every call.
+  template <class T>
+  static constexpr auto standing_groups = [](const KvCache<T>&, Index) { return std::span<const Index>(); };
 
   std::array<Shape, 4> shapes() const {
     const Index hidden = options_.hidden_size;
@@ -252,7 +231,7 @@ class MultiHeadAttention {
   }
 
   Activations reserve(Index rows, Index sequences, Workspace& workspace) const {
-    Activations a{heads(), sequences, rows / sequences, nullptr, nullptr, nullptr};
+    Activations a{heads(), heads().num_kv_heads(), sequences, rows / sequences, nullptr, nullptr, nullptr};
     a.qk = workspace.reserve(rows * (a.qk_width() + a.value_width() + a.attended_width()));
     a.v = a.qk + rows * a.qk_width();
     a.attended = a.v + rows * a.value_width();
