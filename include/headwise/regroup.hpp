@@ -3,6 +3,8 @@
 
 // Methods that make and choose head groups. Needs Eigen, as nn.hpp does.
 #include "headwise/nn.hpp"
+#include "headwise/regroup/key_driven.hpp"
+#include "headwise/regroup/key_driven_allocation.hpp"
 #include "headwise/regroup/partition.hpp"
 #include "headwise/regroup/attention_weights.hpp"
 #include "headwise/regroup/module.hpp"
