@@ -82,11 +82,11 @@ inline double decoding_asymptotic(const Setting& s) {
          1 / detail::number(s.batch);
 }
 
-/// What Θ(…) of training holds: 1/k + 1/(b·n), for n ≤ d, else refused.
+/// What O(…) of training holds: 1/k + 1/(b·n), an upper bound up to a constant. Only for n ≤ d, else refused.
 inline double training_asymptotic(const Setting& s) {
   detail::check(s);
   require(s.tokens <= s.hidden_size, "tokens (", s.tokens, ") must be at most hidden_size (", s.hidden_size,
-          "): beyond, the published order of training does not hold");
+          "): beyond, the published bound of training does not hold");
   return detail::number(s.num_heads) / detail::number(s.hidden_size) +
          1 / (detail::number(s.batch) * detail::number(s.tokens));
 }
