@@ -47,31 +47,26 @@ class Packages:
 
     def _downloaded(self, name: str) -> pathlib.Path:
         self.folder.mkdir(parents=True, exist_ok=True)
-        # Where the system's lists are missing or too old, lists of our own take their place: no need to be root.
-        own = [
-            f"-oDir::State::Lists={self.folder / 'lists'}",
-            f"-oDir::Cache={self.folder / 'cache'}",
-            "-oDebug::NoLocking=true",
-        ]
-        # Else root's apt would hand over to a user that may not be allowed to write here.
-        as_root = ["-oAPT::Sandbox::User=root"] if os.geteuid() == 0 else []
         said = []
-        for command in (
-            ["apt-get", *as_root, "download", name],
-            ["apt-get", *as_root, *own, "update"],
-            ["apt-get", *as_root, *own, "download", name],
-        ):
-            done = _run(command, self.folder)
+        # Where the system's lists are missing or too old, lists of our own take their place: no need to be root.
+        for own_lists in (False, True):
+            done = self._apt(own_lists, "download", name)
             said.append(done.stderr.strip())
-            if command[-2:] == ["download", name] and done.returncode == 0 and (file := self._local(name)):
-                self._drop_lists()
+            if done.returncode == 0 and (file := self._local(name)):
                 return file
-        self._drop_lists()
-        raise PackageMissing(f"apt-get could not download {name}:\n{said[0]}\n{said[-1]}")
+        raise PackageMissing(f"apt-get could not download {name}:\n" + "\n".join(filter(None, said)))
 
-    def _drop_lists(self) -> None:
-        for rest in ("lists", "cache"):
-            shutil.rmtree(self.folder / rest, ignore_errors=True)
+    def _apt(self, own_lists: bool, *command: str) -> subprocess.CompletedProcess[str]:
+        # Else root's apt would hand over to a user that may not be allowed to write here.
+        options = ["-oAPT::Sandbox::User=root"] if os.geteuid() == 0 else []
+        if own_lists:
+            lists, cache = self.folder / "lists", self.folder / "cache"
+            options += [f"-oDir::State::Lists={lists}", f"-oDir::Cache={cache}", "-oDebug::NoLocking=true"]
+            if not lists.exists():
+                (lists / "partial").mkdir(parents=True)
+                (cache / "archives" / "partial").mkdir(parents=True)
+                _run(["apt-get", *options, "update"], self.folder)
+        return _run(["apt-get", *options, *command], self.folder)
 
     def _unpacked(self, file: pathlib.Path) -> Package:
         described = _run(["dpkg-deb", "-f", str(file), "Package", "Version"])
@@ -86,5 +81,7 @@ class Packages:
             raise PackageMissing(f"{file} cannot be unpacked; remove it and try again\n{done.stderr}")
         return Package(fields["Package"], fields["Version"], root)
 
-    def drop_unpacked(self) -> None:
-        shutil.rmtree(self.folder / "unpacked", ignore_errors=True)
+    def tidy(self) -> None:
+        """Leaves the .deb files alone."""
+        for rest in ("unpacked", "lists", "cache"):
+            shutil.rmtree(self.folder / rest, ignore_errors=True)
