@@ -25,6 +25,13 @@ def write_whole(path: pathlib.Path, content: bytes) -> None:
         raise
 
 
+def make_writable_folder(folder: pathlib.Path) -> None:
+    """Before long work whose results go there; OSError where they could not."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"no permission to write into {folder}")
+
+
 def write_json(path: pathlib.Path, document: dict) -> None:
     """A number that JSON does not have (NaN, infinity) is a ValueError."""
     write_whole(path, (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
