@@ -29,7 +29,8 @@ def sibling_sets(cases):
 
 
 def plot_time_per_token(document, path):
-    """One panel per model and length: decode, all threads. Dashed: the least time that the machine's limits allow."""
+    """One panel per model and length: decode, all threads. Dashed: the least time that the machine's limits allow.
+    Dotted: the time of MHA over the speed-up that the cost model predicts."""
     panels = {}
     most_threads = max(case["threads"] for case in document["cases"])
     for (model, phase, kv, _, threads, warm, storage), members in sibling_sets(document["cases"]).items():
@@ -45,6 +46,10 @@ def plot_time_per_token(document, path):
             heads = [case["num_kv_heads"] for case in members]
             axis.plot(heads, [case["us_per_token"] for case in members], "o-", color=COLORS[storage], label=storage)
             axis.plot(heads, [case["roofline_us_per_token"] for case in members], "--", color=COLORS[storage], lw=1)
+            mha = members[-1]
+            if mha["kind"] == "MHA":
+                predicted = [mha["us_per_token"] / case["predicted_speedup_over_mha"] for case in members]
+                axis.plot(heads, predicted, ":", color=COLORS[storage], lw=1)
         axis.set(xscale="log", yscale="log", title=f"{model}, kv {kv}", xlabel="KV heads", ylabel="µs per token")
         ticks = sorted({case["num_kv_heads"] for _, members in lines for case in members})
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -56,7 +61,7 @@ def plot_time_per_token(document, path):
     machine = document["machine"]
     threads = "1 thread" if most_threads == 1 else f"{most_threads} threads"
     figure.suptitle(f"Decode, one attention layer: {machine['cpu']}, {machine['isa']}, {threads}\n"
-                    "solid: measured; dashed: least time by measured limits", fontsize=10)
+                    "solid: measured; dashed: least time by measured limits; dotted: predicted from MHA's time", fontsize=10)
     figure.tight_layout()
     figure.savefig(path)
     return True

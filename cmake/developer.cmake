@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 # What tests, examples and benchmarks share: warnings, and programs made from a folder.
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+include(${CMAKE_CURRENT_LIST_DIR}/smollm2.cmake)
 
 add_library(headwise_developer INTERFACE)
 target_compile_options(headwise_developer INTERFACE -Wall -Wextra -Wconversion -Wshadow)
@@ -12,12 +13,15 @@ endif()
 target_compile_options(headwise_compiled PRIVATE -Wall -Wextra -Wconversion -Wshadow)
 
 # headwise_programs(<out>): in the current folder, NAME.cpp and NAME/*.cpp together make the program NAME, which lies
-# at NAME in the current build folder. <out> receives the names.
+# at NAME in the current build folder. <out> receives the names. A folder with a CMakeLists.txt builds itself.
 function(headwise_programs out)
   file(GLOB sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} *.cpp */*.cpp)
   set(names "")
   foreach(source IN LISTS sources)
     string(REGEX REPLACE "(\\.cpp|/.*)$" "" name ${source})
+    if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/CMakeLists.txt)
+      continue()
+    endif()
     list(APPEND names ${name})
     list(APPEND sources_of_${name} ${source})
   endforeach()

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "headwise/core/storage.hpp"
+#include "headwise/cost/attention_layer.hpp"
 #include "models.hpp"
 
 namespace compare {
@@ -30,15 +31,21 @@ struct Case {
   Index head_dim() const { return model->head_dim; }
   Index num_heads() const { return model->num_heads; }
 
+  /// What the cost model says of the call (the core alone is timed, so hidden_size is of no account).
+  headwise::cost::AttentionLayer layer() const {
+    return headwise::cost::AttentionLayer({.hidden_size = num_heads() * head_dim(),
+                                           .num_heads = num_heads(),
+                                           .num_kv_heads = kv_heads,
+                                           .head_dim = head_dim()});
+  }
+  headwise::cost::Step step() const { return {.new_tokens = new_tokens, .past = kv_tokens - new_tokens}; }
+
   /// Bytes of K and V that one call must read: every stored key and value once, whatever the group size.
-  double kv_bytes() const { return static_cast<double>(kv_tokens * kv_bytes_per_token()); }
-  Index kv_bytes_per_token() const { return 2 * kv_heads * head_dim() * size_of(storage); }
+  double kv_bytes() const { return layer().kv_bytes_read(step(), storage); }
+  Index kv_bytes_per_token() const { return layer().kv_bytes_per_token(storage); }
 
   /// Multiply-adds of q·k and p·v over the visible keys (causal), two operations each; the softmax is not counted.
-  double flops() const {
-    const auto n = static_cast<double>(new_tokens), past = static_cast<double>(kv_tokens - new_tokens);
-    return 4.0 * static_cast<double>(num_heads() * head_dim()) * (n * past + n * (n + 1) / 2);
-  }
+  double flops() const { return layer().core_flops(step()); }
 
   /// "llama3-8b/32:8:128/bf16/decode/1/kv4096/threads2", unique among the cases of a run.
   std::string name() const;

@@ -75,8 +75,9 @@ void print_notes(std::ostream& out, const RunInfo& info, const std::vector<Resul
       << " repetitions, one layer, attention alone.\n"
          "roofline: least time possible = max(K/V bytes / read bandwidth, FLOPs / peak), over the time measured; "
          "\"read\" or \"compute\"\nis the larger. Limits are probed before and after every repetition; shown above are "
-         "medians. * the "
-         "model as published; the others are its siblings.\n";
+         "medians. vs MHA: "
+         "time of the MHA sibling over this one's, measured,\nand predicted from their least times. * the model as "
+         "published; the others are its siblings.\n";
   const auto shows = [&](bool cold, bool warm) {
     return std::ranges::any_of(results, [&](const Result& r) {
       return has_temperature(r) && r.timed.warm == warm && is_cold(r, info.machine) == cold;
@@ -112,19 +113,36 @@ bool Result::memory_bound() const {
   return limits.memory_bound(timed.kv_bytes(), timed.flops());
 }
 
-double speedup_over_mha(const Result& result, const std::vector<Result>& all) {
+namespace {
+
+/// Null where it was not timed.
+const Result* mha_sibling(const Result& result, const std::vector<Result>& all) {
   const auto mha = std::ranges::find_if(all, [&](const Result& other) {
     return other.timed.is_sibling_of(result.timed) && other.timed.kv_heads == other.timed.num_heads();
   });
-  return mha == all.end() ? 0 : mha->seconds() / result.seconds();
+  return mha == all.end() ? nullptr : &*mha;
+}
+
+std::string times(double speedup) { return speedup > 0 ? format("%.2fx", speedup) : "-"; }
+
+}  // namespace
+
+double speedup_over_mha(const Result& result, const std::vector<Result>& all) {
+  const Result* mha = mha_sibling(result, all);
+  return mha ? mha->seconds() / result.seconds() : 0;
+}
+
+double predicted_speedup_over_mha(const Result& result, const std::vector<Result>& all) {
+  const Result* mha = mha_sibling(result, all);
+  return mha ? mha->roofline_seconds() / result.roofline_seconds() : 0;
 }
 
 void print_table(std::ostream& out, const RunInfo& info, const std::vector<Result>& results) {
   print_header(out, info, results);
   constexpr const char* kConditions = "%-13s %-7s %-4s %6s %5s %7s %-5s ";
   out << format(kConditions, "model", "phase", "type", "kv", "new", "threads", "data")
-      << format("%-10s %10s %11s %8s %9s %9s %-7s %7s\n", "heads", "KV B/token", "us/token", "GB/s", "GFLOP/s",
-                "roofline", "limit", "vs MHA");
+      << format("%-10s %10s %11s %8s %9s %9s %-7s %7s %9s\n", "heads", "KV B/token", "us/token", "GB/s", "GFLOP/s",
+                "roofline", "limit", "vs MHA", "predicted");
   const Case* previous = nullptr;
   for (const Result& result : results) {
     const Case& c = result.timed;
@@ -133,7 +151,7 @@ void print_table(std::ostream& out, const RunInfo& info, const std::vector<Resul
                          : c.warm                        ? "warm"
                          : is_cold(result, info.machine) ? "cold"
                                                          : "cold?";
-      out << (previous ? "\n" : std::string(119, '-') + "\n")
+      out << (previous ? "\n" : std::string(129, '-') + "\n")
           << format(kConditions, std::string(c.model->name).c_str(), std::string(name_of(c.phase)).c_str(),
                     std::string(name_of(c.storage)).c_str(), std::to_string(c.kv_tokens).c_str(),
                     std::to_string(c.new_tokens).c_str(), std::to_string(c.threads).c_str(), data);
@@ -143,11 +161,11 @@ void print_table(std::ostream& out, const RunInfo& info, const std::vector<Resul
     const std::string heads = std::string(kind_of_heads(c.num_heads(), c.kv_heads)) + " " +
                               std::to_string(c.num_heads()) + ":" + std::to_string(c.kv_heads) +
                               (c.kv_heads == c.model->own_kv_heads ? "*" : "");
-    const double speedup = speedup_over_mha(result, results);
-    out << format("%-10s %10lld %11.2f %8.2f %9.1f %8.0f%% %-7s %7s\n", heads.c_str(),
+    out << format("%-10s %10lld %11.2f %8.2f %9.1f %8.0f%% %-7s %7s %9s\n", heads.c_str(),
                   static_cast<long long>(c.kv_bytes_per_token()), result.seconds_per_token() * 1e6,
                   result.bytes_per_second() * 1e-9, result.flops_per_second() * 1e-9, result.roofline_fraction() * 100,
-                  result.memory_bound() ? "read" : "compute", speedup > 0 ? format("%.2fx", speedup).c_str() : "-");
+                  result.memory_bound() ? "read" : "compute", times(speedup_over_mha(result, results)).c_str(),
+                  times(predicted_speedup_over_mha(result, results)).c_str());
     previous = &c;
   }
   print_notes(out, info, results);
@@ -202,6 +220,7 @@ void write_json(const std::string& path, const RunInfo& info, const std::vector<
          {"roofline_fraction", result.roofline_fraction()},
          {"limited_by", result.memory_bound() ? "read" : "compute"},
          {"speedup_over_mha", speedup_over_mha(result, results)},
+         {"predicted_speedup_over_mha", predicted_speedup_over_mha(result, results)},
          {"samples", json_of(result.samples)}});
   }
   std::ofstream file(path);

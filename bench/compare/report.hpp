@@ -41,6 +41,9 @@ struct RunInfo {
 
 /// How many times faster per call than the MHA sibling; 0 where there is none.
 double speedup_over_mha(const Result& result, const std::vector<Result>& all);
+/// The same as the cost model predicts it: the least time of the MHA sibling over that of this case, each by the limits
+/// probed in its own repetitions; 0 where that sibling was not timed.
+double predicted_speedup_over_mha(const Result& result, const std::vector<Result>& all);
 
 /// The one table, for people.
 void print_table(std::ostream& out, const RunInfo& info, const std::vector<Result>& results);

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdint>
 
+#include "headwise/cost/machine.hpp"
 #include "headwise/kernel/dispatch.hpp"
 #include "headwise/simd/region.hpp"
 #if defined(__linux__)
@@ -104,7 +105,7 @@ void wake(ExecutorRef executor) {
 }  // namespace
 
 double Limits::seconds(double bytes, double flops) const {
-  return std::max(bytes / read_bandwidth, flops / peak_flops);
+  return headwise::cost::roofline_seconds(flops, bytes, {peak_flops, read_bandwidth});
 }
 bool Limits::memory_bound(double bytes, double flops) const { return bytes / read_bandwidth >= flops / peak_flops; }
 

@@ -34,7 +34,7 @@ def main() -> None:
     if not args.json.exists():
         sys.exit(f"draw: no {args.json}; run bench/peers/compare.py first, or give its file by --json")
     sys.path.insert(0, str(HERE))
-    from peers import report
+    from peers import readme, report
 
     document = json.loads(args.json.read_text())
     args.output.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def main() -> None:
     print(args.output / "peers.md")
     if args.readme:
         try:
-            report.replace_between_markers(args.readme, report.markdown(document))
+            readme.replace_between_markers(args.readme, "peers", report.markdown(document))
         except ValueError as e:
             sys.exit(f"draw: {e}")
         print(args.readme)

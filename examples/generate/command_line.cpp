@@ -4,7 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <map>
 
-#include "mapped_file.hpp"
+#include "llama/file/mapped_file.hpp"
 
 namespace generate {
 
@@ -63,7 +63,7 @@ std::optional<CommandLine> read_command_line(int argc, char** argv, int& exit_co
   }
   line.cache = storages.at(cache);
   if (file->count() > 0) {
-    const MappedFile text(prompt_file);
+    const llama::MappedFile text(prompt_file);
     line.prompt.assign(reinterpret_cast<const char*>(text.bytes().data()), text.bytes().size());
   }
   return line;

@@ -4,11 +4,13 @@
 #include <optional>
 #include <string>
 
+#include "headwise/core/index.hpp"
 #include "headwise/core/storage.hpp"
 #include "sampler.hpp"
-#include "tensor_type.hpp"
 
 namespace generate {
+
+using headwise::Index;
 
 /// What the user asks for.
 struct CommandLine {

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: MIT
-# What `generate` needs besides headwise: CLI11 and Eigen (nn.hpp), both header-only.
+# What `generate` needs besides headwise: the models of llama/, and CLI11 for its command line.
 include(${PROJECT_SOURCE_DIR}/cmake/cli11.cmake)
-target_link_libraries(generate PRIVATE headwise_cli11)
-include(${PROJECT_SOURCE_DIR}/cmake/smollm2.cmake)
+target_link_libraries(generate PRIVATE headwise_cli11 headwise_llama)

@@ -13,15 +13,25 @@
 #include <new>
 
 #include "command_line.hpp"
-#include "llama.hpp"
-#include "mapped_file.hpp"
+#include "llama/file/mapped_file.hpp"
+#include "llama/model/model.hpp"
+#include "llama/text/tokenizer.hpp"
+#include "llama/text/utf8.hpp"
 #include "progress.hpp"
-#include "tokenizer.hpp"
-#include "utf8.hpp"
 
 namespace generate {
 
 namespace {
+
+using headwise::ExecutorRef;
+using llama::Gguf;
+using llama::MappedFile;
+using llama::Model;
+using llama::ModelShape;
+using llama::TokenId;
+using llama::Tokenizer;
+using llama::Utf8Stream;
+using llama::Vector;
 
 class Stopwatch {
  public:
@@ -54,7 +64,7 @@ void print_rate(const char* what, Index tokens, double seconds) {
 template <class T>
 class Continuation {
  public:
-  Continuation(const Llama& model, Index max_tokens, ExecutorRef executor)
+  Continuation(const Model& model, Index max_tokens, ExecutorRef executor)
       : model_(model), executor_(executor), cache_(model.make_cache<T>(max_tokens)) {}
 
   /// Reads the prompt `chunk` tokens at a time (0: all at once).
@@ -73,7 +83,7 @@ class Continuation {
         shown = true;
       };
       hidden_ = model_.read(prompt.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(length)), cache_,
-                            scratch_, executor_, after_layer);
+                            scratch_, executor_, {.after_layer = after_layer});
     }
     if (shown && terminal) std::fputc('\n', stderr);
     print_rate("prompt", count, time.seconds());
@@ -106,18 +116,25 @@ class Continuation {
   Index kv_bytes_per_token() const { return cache_.bytes_per_token(); }
 
  private:
-  const Llama& model_;
+  const Model& model_;
   ExecutorRef executor_;
   headwise::KvCache<T> cache_;
-  Llama::Scratch scratch_;
+  Model::Scratch scratch_;
   Vector hidden_;
 };
+
+/// "3", or "1 to 3" where layers differ.
+std::string kv_heads_text(const ModelShape& shape) {
+  const auto [least, most] = std::ranges::minmax(shape.kv_heads, {}, &llama::KvHeads::count);
+  return least.count == most.count ? std::to_string(most.count)
+                                   : std::to_string(least.count) + " to " + std::to_string(most.count);
+}
 
 template <class T>
 void run(const CommandLine& line, const Gguf& file, const Tokenizer& tokenizer, headwise::ThreadPool& pool) {
   // what the user got wrong is found before the weights are read
   Sampler sampler(line.sampler);
-  const LlamaShape shape(file);
+  const ModelShape shape(file);
   headwise::require(line.context <= shape.context_length, "--context (", line.context, ") must be at most ",
                     shape.context_length, ", what the model was trained for");
   const Index context = line.context == 0 ? shape.context_length : line.context;
@@ -129,13 +146,13 @@ void run(const CommandLine& line, const Gguf& file, const Tokenizer& tokenizer, 
     std::fprintf(stderr, "left out %td bytes of the prompt for which the vocabulary has no token\n",
                  prompt.dropped_bytes);
 
-  const Llama model(file, shape, pool);
+  const Model model(file, shape, pool);
   if (model.vocabulary_size() != tokenizer.vocabulary_size())
     file.fail("tensor 'token_embd.weight' has " + std::to_string(model.vocabulary_size()) +
               " rows and must have one for each of the " + std::to_string(tokenizer.vocabulary_size()) + " tokens");
   Continuation<T> text(model, std::min(context, count + line.tokens), pool);
-  std::fprintf(stderr, "model: %td layers of %td query heads and %td KV heads of %td; %td threads, %s\n",
-               shape.num_layers, shape.num_heads, shape.num_kv_heads, shape.head_dim, pool.concurrency(),
+  std::fprintf(stderr, "model: %td layers of %td query heads and %s KV heads of %td; %td threads, %s\n",
+               shape.num_layers, shape.num_heads, kv_heads_text(shape).c_str(), shape.head_dim, pool.concurrency(),
                std::string(headwise::name_of(headwise::current_isa())).c_str());
   std::fprintf(stderr, "KV cache: %td bytes per token (%s)\n", text.kv_bytes_per_token(),
                std::string(headwise::name_of(line.cache)).c_str());

@@ -247,18 +247,6 @@ TEST(KvCache, OneSequenceOfOneLayerIsTruncatedAlone) {
   expect_error([&] { cache.truncate(1, 2, 1); }, {"sequence (2)", "num_sequences - 1 (1)"});
 }
 
-TEST(KvCache, DeciLm7BTakesItsPublishedBytesPerToken) {
-  std::vector<LayerShape> layers;
-  const auto add = [&](int count, Index kv_heads) {
-    layers.insert(layers.end(), static_cast<std::size_t>(count), {kv_heads, 128});
-  };
-  add(5, 4), add(5, 2), add(1, 4), add(9, 2), add(11, 1), add(1, 4);
-  EXPECT_EQ(layers.size(), 32u);
-  const KvCache<bf16> cache(layers, 64);
-  EXPECT_EQ(cache.bytes_per_token(), 34304);
-  EXPECT_EQ(cache.bytes(), 34304 * 64);
-}
-
 TEST(KvCache, BytesAreWholeTilesOfEverySequence) {
   const KvCache<f16> cache(Heads<>{32, 8, 128}, 65, {.num_sequences = 3});
   EXPECT_EQ(cache.bytes(), Index{3} * 8 * 2 * 64 * (128 + 128) * 2);

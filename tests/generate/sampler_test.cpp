@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-#include "examples/generate/sampler.hpp"
+#include "generate/sampler.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <limits>
 
-#include "examples/generate/progress.hpp"
+#include "generate/progress.hpp"
 
 namespace generate {
 namespace {

@@ -9,5 +9,6 @@ rounds.py                the timing: A B C A B C …
 sweep.py                 the cases of a run, one after another
 figures.py               medians, ratios, and whether they can be believed
 report.py, plot.py       JSON, Markdown, SVG
+readme.py                the part of a README that is made of them
 machine.py               CPU, caches, memory, affinity, what else is running
 """

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 
 from peers import figures
 from peers.cases import Case
@@ -12,7 +11,6 @@ from peers.figures import Against, Row, Spread
 from peers.rivals import OURS, TITLES
 from peers.rivals.headwise import CACHE, ROWS, STAND_IN
 
-BEGIN, END = "<!-- peers:begin -->", "<!-- peers:end -->"
 APPENDS = "†"
 LEGEND = (
     "Ratio: the rival's time over ours in the same round, median (quartiles) over the rounds; above 1 headwise is "
@@ -201,11 +199,3 @@ def our_mistakes(document: dict) -> list[str]:
         for entry in result["results"]
         if entry["rival"] == OURS and entry["status"] != "timed"
     ]
-
-
-def replace_between_markers(path: pathlib.Path, text: str) -> None:
-    content = path.read_text()
-    if content.count(BEGIN) != 1 or content.count(END) != 1:
-        raise ValueError(f"{path} must hold one line '{BEGIN}' and, after it, one '{END}'")
-    head, rest = content.split(BEGIN)
-    path.write_text(f"{head}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")

@@ -7,9 +7,11 @@
 #include <vector>
 
 #include "headwise/cache/cache_layer.hpp"
+#include "headwise/cache/check.hpp"
 #include "headwise/cache/layer_tiles.hpp"
 #include "headwise/cache/reorder_plan.hpp"
 #include "headwise/cache/tile_writer.hpp"
+#include "headwise/core/kv_sharing.hpp"
 #include "headwise/core/view.hpp"
 
 namespace headwise {
@@ -40,16 +42,23 @@ class KvCache {
       : KvCache(LayerShape{heads.num_kv_heads(), heads.head_dim(), heads.value_dim()}, max_tokens, options) {}
 
   /// A cache of a whole model: one shape per layer.
-  KvCache(std::span<const LayerShape> layers, Index max_tokens, CacheOptions options = {}) : options_(options) {
-    require(!layers.empty(), "layers (0) of a KvCache must be at least 1");
+  KvCache(std::span<const LayerShape> layers, Index max_tokens, CacheOptions options = {})
+      : KvCache(layers, sharing_of(layers), max_tokens, options) {}
+
+  /// The same where layers share keys and values. Those that share have equal shapes; only producers have storage. A
+  /// borrower's tokens, tiles, keys, values and norms are those of its source, and nothing is appended to it.
+  KvCache(std::span<const LayerShape> layers, const KvSharing& sharing, Index max_tokens, CacheOptions options = {})
+      : KvCache(options, sharing) {
     require(max_tokens >= 1 && max_tokens <= kMaxTokens, "max_tokens (", max_tokens, ") must be 1 to ", kMaxTokens);
     require(options.num_sequences >= 1, "num_sequences (", options.num_sequences, ") must be at least 1");
-    for (std::size_t i = 0; i < layers.size(); ++i) check_shape(i, layers[i]);
-    layers_.reserve(layers.size());
-    for (LayerShape shape : layers) {
+    for (std::size_t i = 0; i < layers.size(); ++i) detail::check_shape(i, layers[i]);
+    std::vector<LayerShape> shapes(layers.begin(), layers.end());
+    for (LayerShape& shape : shapes)
       if (shape.value_dim == 0) shape.value_dim = shape.head_dim;
-      layers_.emplace_back(storage, shape, options.num_sequences, max_tokens, options.key_norms);
-    }
+    detail::check_shared_shapes(shapes, sharing);
+    storages_.reserve(static_cast<std::size_t>(sharing.num_producers()));
+    for (const Index l : sharing.producers())
+      storages_.emplace_back(storage, shapes[index(l)], options.num_sequences, max_tokens, options.key_norms);
     reorder_plan_ = detail::ReorderPlan(options.num_sequences);
   }
 
@@ -60,14 +69,17 @@ class KvCache {
 
   /// A second cache with the same tokens, in memory of its own.
   KvCache copy() const {
-    KvCache result(options_);
-    result.layers_.reserve(layers_.size());
-    for (const auto& layer : layers_) result.layers_.push_back(layer.copy(storage, layer.max_tokens()));
+    KvCache result(options_, sharing_);
+    result.storages_.reserve(storages_.size());
+    for (const auto& tiles : storages_) result.storages_.push_back(tiles.copy(storage, tiles.max_tokens()));
     result.reorder_plan_ = detail::ReorderPlan(num_sequences());
     return result;
   }
 
-  Index num_layers() const { return std::ssize(layers_); }
+  /// Layers of the model, those that borrow included.
+  Index num_layers() const { return sharing_.num_layers(); }
+  /// Which layer's keys and values each layer reads.
+  const KvSharing& sharing() const { return sharing_; }
   Index num_sequences() const { return options_.num_sequences; }
   /// Heads and dimensions of a layer; value_dim is never 0 here.
   LayerShape layer_shape(Index layer = 0) const { return at(layer).shape(); }
@@ -79,16 +91,16 @@ class KvCache {
     return at(layer).num_tokens(sequence);
   }
 
-  /// Bytes allocated for tiles, whether written or not.
+  /// Bytes allocated for tiles, whether written or not, each storage once.
   Index bytes() const {
     Index total = 0;
-    for (const auto& layer : layers_) total += layer.bytes();
+    for (const auto& tiles : storages_) total += tiles.bytes();
     return total;
   }
   /// Bytes that one token of one sequence takes over all layers, with head_dim padded to 8 and value_dim to 16.
   Index bytes_per_token() const {
     Index total = 0;
-    for (const auto& layer : layers_) total += layer.shape().num_kv_heads * layer.tile_bytes() / kTileTokens;
+    for (const auto& tiles : storages_) total += tiles.shape().num_kv_heads * tiles.tile_bytes() / kTileTokens;
     return total;
   }
 
@@ -119,11 +131,11 @@ class KvCache {
     check_sequence(sequence);
     truncate_range(sequence, 1, tokens);
   }
-  /// The same for one sequence of one layer, whose other layers keep theirs.
+  /// The same for one sequence of one producer; other layers keep theirs.
   void truncate(Index layer, Index sequence, Index tokens) {
-    const Index stored = num_tokens(layer, sequence);
-    check_kept(tokens, stored);
-    layers_[static_cast<std::size_t>(layer)].template truncate<storage>(sequence, tokens);
+    check_is_producer(layer);
+    detail::check_kept(tokens, num_tokens(layer, sequence));
+    own(layer).template truncate<storage>(sequence, tokens);
   }
   /// Forgets all tokens; keeps the memory.
   void clear() { truncate(0); }
@@ -138,7 +150,7 @@ class KvCache {
       require(parents[b] >= 0 && parents[b] < num_sequences(), "parents[", b, "] (", parents[b],
               ") must be 0 to num_sequences - 1 (", num_sequences() - 1, ")");
     reorder_plan_.make(parents);
-    for (auto& layer : layers_) layer.reorder(parents, reorder_plan_);
+    for (auto& tiles : storages_) tiles.reorder(parents, reorder_plan_);
   }
 
   /// The stored key of one token: writes head_dim floats.
@@ -168,7 +180,7 @@ class KvCache {
     require(options_.key_norms, "key_norms (false) of CacheOptions must be true for key_norm_squares");
     const auto& tiles = at(layer);
     check_sequence(sequence);
-    check_kv_head(tiles, kv_head);
+    detail::check_kv_head(tiles, kv_head);
     return tiles.key_norm_squares(sequence, kv_head);
   }
 
@@ -183,17 +195,32 @@ class KvCache {
  private:
   static constexpr Storage storage = storage_of<T>;
   static constexpr Index kMaxTokens = Index{1} << 48;
-  static constexpr Index kMaxKvHeads = Index{1} << 20;
 
   KvCache(const LayerShape& shape, Index max_tokens, CacheOptions options)
       : KvCache(std::span<const LayerShape>(&shape, 1), max_tokens, options) {}
-  explicit KvCache(CacheOptions options) : options_(options) {}
+  /// Of no storages yet.
+  KvCache(CacheOptions options, const KvSharing& sharing) : options_(options), sharing_(sharing) {
+    std::size_t producers = 0;
+    for (Index l = 0; l < sharing.num_layers(); ++l)
+      storage_of_layer_.push_back(sharing.is_producer(l) ? producers++ : storage_of_layer_[index(sharing.source(l))]);
+  }
+  static KvSharing sharing_of(std::span<const LayerShape> layers) {
+    require(!layers.empty(), "layers (0) of a KvCache must be at least 1");
+    return KvSharing::none(std::ssize(layers));
+  }
+  static std::size_t index(Index i) { return static_cast<std::size_t>(i); }
 
   const detail::LayerTiles& at(Index layer) const {
     require(layer >= 0 && layer < num_layers(), "layer (", layer, ") must be 0 to num_layers - 1 (", num_layers() - 1,
             ")");
-    return layers_[static_cast<std::size_t>(layer)];
+    return storages_[storage_of_layer_[index(layer)]];
   }
+  void check_is_producer(Index layer) const {
+    require(sharing_.is_producer(layer), "layer (", layer, ") reads the keys and values of layer ",
+            sharing_.source(layer), ": only a layer that makes its own can be appended to or truncated");
+  }
+  /// To change; checked before.
+  detail::LayerTiles& own(Index layer) { return storages_[storage_of_layer_[index(layer)]]; }
   void check_sequence(Index sequence) const {
     require(sequence >= 0 && sequence < num_sequences(), "sequence (", sequence, ") must be 0 to num_sequences - 1 (",
             num_sequences() - 1, ")");
@@ -202,45 +229,20 @@ class KvCache {
     require(num_layers() == 1, "a KvCache of ", num_layers(),
             " layers needs the layer to be named: expected num_layers 1");
   }
-  static void check_shape(std::size_t i, const LayerShape& shape) {
-    require(shape.num_kv_heads >= 1 && shape.num_kv_heads <= kMaxKvHeads, "layers[", i, "].num_kv_heads (",
-            shape.num_kv_heads, ") must be 1 to ", kMaxKvHeads);
-    require(shape.head_dim >= 1 && shape.head_dim <= kMaxHeadDim, "layers[", i, "].head_dim (", shape.head_dim,
-            ") must be 1 to ", kMaxHeadDim);
-    require(shape.value_dim >= 0 && shape.value_dim <= kMaxHeadDim, "layers[", i, "].value_dim (", shape.value_dim,
-            ") must be 0 (head_dim) to ", kMaxHeadDim);
-  }
   const detail::LayerTiles& check_read(Index layer, Index sequence, Index token, Index kv_head) const {
     const auto& tiles = at(layer);
     check_sequence(sequence);
     require(token >= 0 && token < tiles.num_tokens(sequence), "token (", token, ") must be 0 to num_tokens - 1 (",
             tiles.num_tokens(sequence) - 1, ")");
-    check_kv_head(tiles, kv_head);
+    detail::check_kv_head(tiles, kv_head);
     return tiles;
   }
-  static void check_kv_head(const detail::LayerTiles& tiles, Index kv_head) {
-    require(kv_head >= 0 && kv_head < tiles.shape().num_kv_heads, "kv_head (", kv_head,
-            ") must be 0 to num_kv_heads - 1 (", tiles.shape().num_kv_heads - 1, ")");
-  }
-  static void check_rows(const char* name, const ConstArray& rows, Index sequences, Index tokens, Index heads,
-                         Index dim) {
-    require(rows.sequences == sequences, "sequences (", rows.sequences, ") of ", name, " must be ", sequences);
-    require(rows.tokens == tokens, "tokens (", rows.tokens, ") of ", name, " must equal the tokens of k (", tokens,
-            ")");
-    require(rows.heads == heads, "heads (", rows.heads, ") of ", name, " must be num_kv_heads (", heads, ")");
-    require(rows.dim == dim, "dim (", rows.dim, ") of ", name, " must be ", dim);
-  }
-
-  static void check_kept(Index tokens, Index stored) {
-    require(tokens >= 0 && tokens <= stored, "tokens (", tokens, ") to keep must be 0 to the tokens stored (", stored,
-            ")");
-  }
-
   void append_to(Index layer, Index first_sequence, Index sequences, const ConstArray& k, const ConstArray& v) {
+    check_is_producer(layer);
     const LayerShape shape = at(layer).shape();
-    check_rows("k", k, sequences, k.tokens, shape.num_kv_heads, shape.head_dim);
-    check_rows("v", v, sequences, k.tokens, shape.num_kv_heads, shape.value_dim);
-    auto& tiles = layers_[static_cast<std::size_t>(layer)];
+    detail::check_rows("k", k, sequences, k.tokens, shape.num_kv_heads, shape.head_dim);
+    detail::check_rows("v", v, sequences, k.tokens, shape.num_kv_heads, shape.value_dim);
+    auto& tiles = own(layer);
     if (k.tokens == 0) return;  // there may be no memory to point into
     make_room(tiles, first_sequence, sequences, k.tokens);
     for (Index b = 0; b < sequences; ++b) {
@@ -267,16 +269,18 @@ class KvCache {
 
   void truncate_range(Index first_sequence, Index sequences, Index tokens) {
     Index most = 0;
-    for (const auto& layer : layers_)
-      for (Index b = 0; b < sequences; ++b) most = std::max(most, layer.num_tokens(first_sequence + b));
-    check_kept(tokens, most);
-    for (auto& layer : layers_)
-      for (Index b = first_sequence; b < first_sequence + sequences; ++b) layer.template truncate<storage>(b, tokens);
+    for (const auto& tiles : storages_)
+      for (Index b = 0; b < sequences; ++b) most = std::max(most, tiles.num_tokens(first_sequence + b));
+    detail::check_kept(tokens, most);
+    for (auto& tiles : storages_)
+      for (Index b = first_sequence; b < first_sequence + sequences; ++b) tiles.template truncate<storage>(b, tokens);
   }
 
   CacheOptions options_;
-  std::vector<detail::LayerTiles> layers_;
-  detail::ReorderPlan reorder_plan_;  // kept, so that reorder allocates nothing
+  KvSharing sharing_;
+  std::vector<std::size_t> storage_of_layer_;  // [layer]
+  std::vector<detail::LayerTiles> storages_;   // [producer]
+  detail::ReorderPlan reorder_plan_;           // kept, so that reorder allocates nothing
 };
 
 }  // namespace headwise

@@ -2,8 +2,11 @@
 #pragma once
 
 #include <algorithm>
+#include <charconv>
 #include <numeric>
 #include <span>
+#include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -38,6 +41,9 @@ class KvSharing {
   static KvSharing keep_ends(Index num_layers, Index layers_per_group) {
     check_count(num_layers);
     require(num_layers >= 2, "num_layers (", num_layers, ") of KvSharing::keep_ends must be at least 2");
+    const Index most = std::max(Index{1}, num_layers - 2);
+    require(layers_per_group >= 1 && layers_per_group <= most, "layers_per_group (", layers_per_group,
+            ") must be 1 to the layers between the ends (", most, ")");
     std::vector<Index> source{0};
     if (num_layers > 2) {
       const KvSharing middle = every(num_layers - 2, layers_per_group);
@@ -69,8 +75,32 @@ class KvSharing {
     return KvSharing(std::vector<Index>(source.begin(), source.end()));
   }
 
+  /// The sharings that have a name: "none"; "cla<n>" as every(num_layers, n), say "cla2"; "keep-ends", pairs between;
+  /// "dense-front" and "dense-back", half of the layers (rounded down) dense, as Brandon et al. compare them.
+  static KvSharing by_name(std::string_view name, Index num_layers) {
+    check_count(num_layers);
+    if (name == "none") return none(num_layers);
+    if (name == "keep-ends") return keep_ends(num_layers, 2);
+    if (name == "dense-front") return dense_front(num_layers, num_layers / 2);
+    if (name == "dense-back") return dense_back(num_layers, num_layers / 2);
+    Index layers_per_group = 0;
+    const bool is_cla = name.starts_with("cla") && [&] {
+      const char *const digits = name.data() + 3, *const end = name.data() + name.size();
+      const auto [rest, error] = std::from_chars(digits, end, layers_per_group);
+      return digits != end && *digits != '-' && rest == end && error == std::errc();
+    }();
+    require(
+        is_cla, "the name (", name,
+        ") of a KvSharing must be none, cla<n> (groups of n layers, say cla2), keep-ends, dense-front or dense-back");
+    return every(num_layers, layers_per_group);
+  }
+
   Index num_layers() const { return std::ssize(source_); }
-  Index source(Index layer) const { return source_[static_cast<std::size_t>(layer)]; }
+  Index source(Index layer) const {
+    require(layer >= 0 && layer < num_layers(), "layer (", layer, ") must be 0 to num_layers - 1 (", num_layers() - 1,
+            ")");
+    return source_[static_cast<std::size_t>(layer)];
+  }
   std::span<const Index> sources() const { return source_; }
   bool is_producer(Index layer) const { return source(layer) == layer; }
   /// Layers that store keys and values.

@@ -42,6 +42,8 @@ class Partition {
     for (std::size_t g = 0; g < sizes.size(); ++g) {
       require(sizes[g] >= 1 && sizes[g] <= kMaxHeads, "sizes[", g, "] (", sizes[g], ") of a Partition must be 1 to ",
               kMaxHeads);
+      require(std::ssize(labels) + sizes[g] <= kMaxHeads, "sizes of a Partition must sum to at most ", kMaxHeads,
+              ", and sum to ", std::ssize(labels) + sizes[g], " at sizes[", g, "]");
       labels.insert(labels.end(), static_cast<std::size_t>(sizes[g]), static_cast<Index>(g));
     }
     return Partition(std::move(labels));

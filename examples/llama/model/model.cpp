@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT
+#include "llama/model/model.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace llama {
+
+namespace {
+
+/// y = x / rms(x) · weight for each row. The sum runs in double and in order, so a row's result is its own.
+void rms_norm(const Matrix& x, const Vector& weight, double epsilon, Matrix& y, ExecutorRef executor) {
+  y.resize(x.rows(), x.cols());
+  executor.parallel_for(x.rows(), [&](Index row) {
+    double squares = 0;
+    for (Index i = 0; i < x.cols(); ++i) squares += static_cast<double>(x(row, i)) * x(row, i);
+    const auto scale = static_cast<float>(1.0 / std::sqrt(squares / static_cast<double>(x.cols()) + epsilon));
+    for (Index i = 0; i < x.cols(); ++i) y(row, i) = x(row, i) * scale * weight(i);
+  });
+}
+
+/// gate = silu(gate) · up, element by element.
+void swiglu(Matrix& gate, const Matrix& up, ExecutorRef executor) {
+  constexpr Index block = 512;
+  executor.parallel_for(headwise::ceil_div(gate.size(), block), [&](Index item) {
+    const Index end = std::min(gate.size(), (item + 1) * block);
+    for (Index i = item * block; i < end; ++i) {
+      const float x = gate.data()[i];
+      gate.data()[i] = x / (1.0f + std::exp(-x)) * up.data()[i];
+    }
+  });
+}
+
+}  // namespace
+
+void Model::set_attention(Index layer, headwise::nn::MultiHeadAttention attention) {
+  headwise::require(layer >= 0 && layer < shape_.num_layers, "layer (", layer, ") must be 0 to num_layers - 1 (",
+                    shape_.num_layers - 1, ")");
+  headwise::require(attention.options().hidden_size == shape_.hidden_size, "hidden_size (",
+                    attention.options().hidden_size, ") of the attention must be the model's (", shape_.hidden_size, ")");
+  auto& held = weights_.layers[static_cast<std::size_t>(layer)].attention;
+  held = std::move(attention);
+}
+
+template <class T>
+void Model::run(std::span<const TokenId> tokens, headwise::KvCache<T>& cache, Scratch& scratch, ExecutorRef executor,
+                const ReadHooks& hooks) const {
+  const Index count = std::ssize(tokens), room = cache.max_tokens() - cache.num_tokens();
+  headwise::require(count >= 1 && count <= room, "tokens (", count, ") must be 1 to the room in the cache (", room,
+                    ")");
+  for (const TokenId token : tokens)
+    headwise::require(token >= 0 && token < vocabulary_size(), "token (", token, ") must be 0 to ",
+                      vocabulary_size() - 1);
+
+  Matrix& x = scratch.residual;
+  x.resize(count, shape_.hidden_size);
+  for (Index t = 0; t < count; ++t) x.row(t) = weights_.embedding.row(tokens[static_cast<std::size_t>(t)]);
+
+  Matrix& normed = scratch.normed;
+  for (Index i = 0; i < shape_.num_layers; ++i) {
+    rms_norm(x, layer(i).attention_norm, shape_.norm_epsilon, normed, executor);
+    if (hooks.attention_input) hooks.attention_input(i, normed);
+    layer(i).attention.forward(normed, cache, i, normed, scratch.attention, executor);
+    x += normed;
+    run_feed_forward(layer(i), scratch, executor);
+    if (hooks.after_layer) hooks.after_layer();
+  }
+}
+
+void Model::run_feed_forward(const ModelLayer& layer, Scratch& scratch, ExecutorRef executor) const {
+  Matrix &x = scratch.residual, &normed = scratch.normed;
+  rms_norm(x, layer.feed_forward_norm, shape_.norm_epsilon, normed, executor);
+  scratch.gate.resize(x.rows(), shape_.feed_forward_size);
+  scratch.up.resize(x.rows(), shape_.feed_forward_size);
+  layer.gate(normed, scratch.gate, executor);
+  layer.up(normed, scratch.up, executor);
+  swiglu(scratch.gate, scratch.up, executor);
+  layer.down(scratch.gate, normed, executor);
+  x += normed;
+}
+
+template <class T>
+Vector Model::read(std::span<const TokenId> tokens, headwise::KvCache<T>& cache, Scratch& scratch, ExecutorRef executor,
+                   const ReadHooks& hooks) const {
+  run(tokens, cache, scratch, executor, hooks);
+  const Matrix last = scratch.residual.bottomRows(1);
+  rms_norm(last, weights_.output_norm, shape_.norm_epsilon, scratch.normed, executor);
+  return scratch.normed.row(0);
+}
+
+template <class T>
+Matrix Model::read_all(std::span<const TokenId> tokens, headwise::KvCache<T>& cache, Scratch& scratch,
+                       ExecutorRef executor, const ReadHooks& hooks) const {
+  run(tokens, cache, scratch, executor, hooks);
+  Matrix hidden;
+  rms_norm(scratch.residual, weights_.output_norm, shape_.norm_epsilon, hidden, executor);
+  return hidden;
+}
+
+Vector Model::logits(const Vector& hidden, ExecutorRef executor) const {
+  Vector logits(vocabulary_size());
+  weights_.output(hidden.transpose(), Eigen::Map<Matrix>(logits.data(), 1, logits.size()), executor);
+  return logits;
+}
+
+Matrix Model::logits(const Matrix& hidden, ExecutorRef executor) const {
+  Matrix logits(hidden.rows(), vocabulary_size());
+  weights_.output(hidden, logits, executor);
+  return logits;
+}
+
+// the storage types of a cache
+#define HEADWISE_INSTANTIATE(T)                                                                           \
+  template Vector Model::read(std::span<const TokenId>, headwise::KvCache<T>&, Scratch&, ExecutorRef,     \
+                              const ReadHooks&) const;                                                    \
+  template Matrix Model::read_all(std::span<const TokenId>, headwise::KvCache<T>&, Scratch&, ExecutorRef, \
+                                  const ReadHooks&) const;
+HEADWISE_INSTANTIATE(float)
+HEADWISE_INSTANTIATE(headwise::f16)
+HEADWISE_INSTANTIATE(headwise::bf16)
+#undef HEADWISE_INSTANTIATE
+
+}  // namespace llama

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <functional>
+#include <span>
+#include <utility>
+
+#include "llama/model/model_weights.hpp"
+#include "llama/text/byte_pairs.hpp"
+
+namespace llama {
+
+/// What a caller may watch while tokens are read; each may be unset.
+struct ReadHooks {
+  /// Called with the input of each layer's attention, normed, [token][hidden].
+  std::function<void(Index layer, const Matrix& input)> attention_input{};
+  /// Called after each layer.
+  std::function<void()> after_layer{};
+};
+
+/// A Llama-architecture model: token ids in, logits of the next token out. Every result is the same bit for bit for any
+/// number of threads and however the tokens are cut into calls.
+class Model {
+ public:
+  /// Reads and dequantizes all weights. Throws GgufError.
+  Model(const Gguf& file, const ModelShape& shape, ExecutorRef executor)
+      : shape_(shape), weights_(file, shape, executor) {}
+
+  const ModelShape& shape() const { return shape_; }
+  Index vocabulary_size() const { return weights_.embedding.rows(); }
+  const headwise::nn::MultiHeadAttention& attention(Index layer) const { return this->layer(layer).attention; }
+  /// Gives a layer another attention, of the same hidden size. Caches made before do not fit it if its KV heads differ.
+  void set_attention(Index layer, headwise::nn::MultiHeadAttention attention);
+
+  /// An empty cache for up to max_tokens tokens of one sequence, stored as T (float, bf16, f16).
+  template <class T>
+  headwise::KvCache<T> make_cache(Index max_tokens) const {
+    std::vector<headwise::LayerShape> layers;
+    for (const ModelLayer& layer : weights_.layers) layers.push_back(layer.attention.cache_shape());
+    return {layers, max_tokens};
+  }
+
+  /// Memory that is kept between calls.
+  struct Scratch {
+    headwise::nn::Workspace attention;
+    Matrix residual, normed, gate, up;  // [token][…]
+  };
+
+  /// Reads `tokens` (at least 1, each 0 … vocabulary_size − 1), which follow what the cache holds, and appends their
+  /// keys and values to it. Returns the final hidden state of the last one, [hidden]. Throws std::invalid_argument, with
+  /// the cache unchanged, if an id is out of range or the cache is full.
+  template <class T>
+  Vector read(std::span<const TokenId> tokens, headwise::KvCache<T>& cache, Scratch& scratch, ExecutorRef executor,
+              const ReadHooks& hooks = {}) const;
+  /// The same, with the final hidden states of all of them, [token][hidden].
+  template <class T>
+  Matrix read_all(std::span<const TokenId> tokens, headwise::KvCache<T>& cache, Scratch& scratch, ExecutorRef executor,
+                  const ReadHooks& hooks = {}) const;
+
+  /// Logits [vocabulary_size] of the token that follows a final hidden state.
+  Vector logits(const Vector& hidden, ExecutorRef executor) const;
+  /// The same for several, [token][hidden] → [token][vocabulary_size].
+  Matrix logits(const Matrix& hidden, ExecutorRef executor) const;
+
+ private:
+  const ModelLayer& layer(Index i) const { return weights_.layers[static_cast<std::size_t>(i)]; }
+  /// Leaves the tokens' states after the last layer in scratch.residual.
+  template <class T>
+  void run(std::span<const TokenId> tokens, headwise::KvCache<T>& cache, Scratch& scratch, ExecutorRef executor,
+           const ReadHooks& hooks) const;
+  void run_feed_forward(const ModelLayer& layer, Scratch& scratch, ExecutorRef executor) const;
+
+  ModelShape shape_;
+  ModelWeights weights_;
+};
+
+}  // namespace llama
