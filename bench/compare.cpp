@@ -60,6 +60,8 @@ void declare(CLI::App& app, Arguments& args) {
   axis("--storages", args.axes.storages, "storage types of the cache")->check(CLI::IsMember({"f32", "f16", "bf16"}));
   axis("--phases", args.axes.phases, "phases")->check(CLI::IsMember({"decode", "append", "prefill"}));
   axis("--kv", args.axes.kv_tokens, "tokens in the cache")->check(CLI::Range(1, 1 << 24));
+  choosing(app.add_flag("--unequal", args.axes.unequal,
+                        "beside them unequal groups of query heads on as many KV heads (llama3-8b, smollm2-135m)"));
   choosing(app.add_flag("--warm", args.axes.warm, "the same cache every time instead of one after another"));
 
   app.add_option("--filter", args.filter, "only cases whose name (see --list) matches this regular expression");

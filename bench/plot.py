@@ -20,9 +20,11 @@ MARKERS = {"MHA": "s", "GQA": "o", "MQA": "^"}
 
 
 def sibling_sets(cases):
-    """Cases that differ in the number of KV heads alone, keyed by all the rest."""
+    """Cases of equal groups that differ in the number of KV heads alone, keyed by all the rest."""
     sets = {}
     for case in cases:
+        if case["group_sizes"]:
+            continue
         fields = ("model", "phase", "kv_tokens", "new_tokens", "threads", "warm", "storage")
         sets.setdefault(tuple(case[field] for field in fields), []).append(case)
     return {key: sorted(members, key=lambda c: c["num_kv_heads"]) for key, members in sets.items() if len(members) > 1}

@@ -22,6 +22,7 @@ struct Sweep {
   std::vector<Index> kv_tokens;
   std::vector<Index> threads;
   bool warm = false;
+  bool unequal = false;  // with the case of unequal groups
 };
 
 std::vector<Case> expand(const std::vector<Sweep>& sweeps, const Axes& axes, Index all_threads) {
@@ -37,8 +38,12 @@ std::vector<Case> expand(const std::vector<Sweep>& sweeps, const Axes& axes, Ind
         for (const Index new_tokens : sweep.phase == Phase::prefill ? std::vector<Index>{kv} : sweep.new_tokens)
           for (const Index n : threads)
             for (const Index kv_heads : model->kv_heads)
-              if (new_tokens <= kv)
+              if (new_tokens <= kv) {
                 cases.push_back({model, kv_heads, storage, sweep.phase, new_tokens, kv, n, sweep.warm});
+                if (!sweep.unequal || kv_heads != model->own_kv_heads || model->unequal_groups.empty()) continue;
+                cases.push_back(cases.back());
+                cases.back().unequal = true;
+              }
   }
   return cases;
 }
@@ -57,7 +62,8 @@ std::vector<std::string> model_keys() {
 std::string Case::name() const {
   std::ostringstream text;
   text << model->key << "/" << num_heads() << ":" << kv_heads << ":" << head_dim() << "/" << name_of(storage) << "/"
-       << name_of(phase) << "/" << new_tokens << "/kv" << kv_tokens << "/threads" << threads << (warm ? "/warm" : "");
+       << name_of(phase) << "/" << new_tokens << "/kv" << kv_tokens << "/threads" << threads << (warm ? "/warm" : "")
+       << (unequal ? "/unequal" : "");
   return text.str();
 }
 
@@ -98,7 +104,7 @@ std::vector<Case> smoke_cases(const Axes& axes, Index all_threads) {
   using enum Phase;
   return expand(
       {
-          {"smollm2-135m", kEveryStorage, decode, {1}, {512}, {1, kAll}, true},
+          {"smollm2-135m", kEveryStorage, decode, {1}, {512}, {1, kAll}, true, true},
           {"smollm2-135m", {bf16}, decode, {1}, {512}, {kAll}},
           {"smollm2-135m", {f32}, append, {8}, {512}, {kAll}, true},
           {"gemma3-1b", {f32}, prefill, {}, {128}, {kAll}},
@@ -119,13 +125,15 @@ std::vector<Case> product_of(const Axes& axes, Index all_threads) {
       if (phase == "append") sweep.phase = Phase::append, sweep.new_tokens = kAppended;
       if (phase == "prefill") sweep.phase = Phase::prefill;
       sweep.warm = axes.warm && sweep.phase != Phase::prefill;
+      sweep.unequal = axes.unequal;
       sweeps.push_back(sweep);
     }
   return expand(sweeps, axes, all_threads);
 }
 
 std::vector<Case> full_cases(const Axes& axes, Index all_threads) {
-  Axes each{model_keys(), {}, {"decode", "append"}, {512, 1024, 2048, 4096, 8192, 16384, 32768}, axes.threads, false};
+  Axes each{model_keys(), {},  {"decode", "append"}, {512, 1024, 2048, 4096, 8192, 16384, 32768}, axes.threads,
+            false,        true};
   std::vector<Case> cases = product_of(each, all_threads);
   each.phases = {"prefill"};
   each.kv_tokens = {512, 1024, 2048, 4096};

@@ -26,7 +26,8 @@ struct Case {
   Index new_tokens;  // decode 1, append 8 or 64, prefill kv_tokens
   Index kv_tokens;
   Index threads;
-  bool warm;  // the same cache again and again, not a cycle of caches
+  bool warm;             // the same cache again and again, not a cycle of caches
+  bool unequal = false;  // KV heads are read by the model's unequal groups of query heads, not by equal ones
 
   Index head_dim() const { return model->head_dim; }
   Index num_heads() const { return model->num_heads; }
@@ -50,6 +51,11 @@ struct Case {
   /// "llama3-8b/32:8:128/bf16/decode/1/kv4096/threads2", unique among the cases of a run.
   std::string name() const;
 
+  /// Whether the other is the same with equal groups: the same bytes of K and V.
+  bool is_unequal_form_of(const Case& other) const {
+    return unequal && !other.unequal && kv_heads == other.kv_heads && is_sibling_of(other);
+  }
+
   /// Whether the two differ in the number of KV heads alone, so that their times may be compared.
   bool is_sibling_of(const Case& other) const {
     return model == other.model && storage == other.storage && new_tokens == other.new_tokens &&
@@ -65,8 +71,11 @@ struct Axes {
   std::vector<Index> kv_tokens;
   std::vector<Index> threads;
   bool warm = false;
+  bool unequal = false;
 
-  bool any() const { return !models.empty() || !storages.empty() || !phases.empty() || !kv_tokens.empty() || warm; }
+  bool any() const {
+    return !models.empty() || !storages.empty() || !phases.empty() || !kv_tokens.empty() || warm || unequal;
+  }
 };
 
 /// The chosen sets, siblings side by side. Threads are those of `axes` or {1, all}.

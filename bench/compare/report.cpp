@@ -137,6 +137,31 @@ double predicted_speedup_over_mha(const Result& result, const std::vector<Result
   return mha ? mha->roofline_seconds() / result.roofline_seconds() : 0;
 }
 
+double speed_over_equal_groups(const Result& result, const std::vector<Result>& all) {
+  const auto equal =
+      std::ranges::find_if(all, [&](const Result& other) { return result.timed.is_unequal_form_of(other.timed); });
+  return equal == all.end() ? 0 : equal->seconds() / result.seconds();
+}
+
+namespace {
+
+/// The sizes of a model's unequal groups, and how fast they were.
+void print_unequal(std::ostream& out, const std::vector<Result>& results) {
+  bool first = true;
+  for (const Result& result : results) {
+    const double speed = speed_over_equal_groups(result, results);
+    if (speed == 0) continue;
+    if (first) out << "\nspeed per K/V byte of unequal groups (u) over that of equal ones:\n";
+    first = false;
+    const Case& c = result.timed;
+    out << format("  %.2f  ", speed) << c.name() << ", query heads of each KV head:";
+    for (const Index size : c.model->unequal_groups) out << ' ' << size;
+    out << "\n";
+  }
+}
+
+}  // namespace
+
 void print_table(std::ostream& out, const RunInfo& info, const std::vector<Result>& results) {
   print_header(out, info, results);
   constexpr const char* kConditions = "%-13s %-7s %-4s %6s %5s %7s %-5s ";
@@ -160,7 +185,9 @@ void print_table(std::ostream& out, const RunInfo& info, const std::vector<Resul
     }
     const std::string heads = std::string(kind_of_heads(c.num_heads(), c.kv_heads)) + " " +
                               std::to_string(c.num_heads()) + ":" + std::to_string(c.kv_heads) +
-                              (c.kv_heads == c.model->own_kv_heads ? "*" : "");
+                              (c.unequal                             ? "u"
+                               : c.kv_heads == c.model->own_kv_heads ? "*"
+                                                                     : "");
     out << format("%-10s %10lld %11.2f %8.2f %9.1f %8.0f%% %-7s %7s %9s\n", heads.c_str(),
                   static_cast<long long>(c.kv_bytes_per_token()), result.seconds_per_token() * 1e6,
                   result.bytes_per_second() * 1e-9, result.flops_per_second() * 1e-9, result.roofline_fraction() * 100,
@@ -169,6 +196,7 @@ void print_table(std::ostream& out, const RunInfo& info, const std::vector<Resul
     previous = &c;
   }
   print_notes(out, info, results);
+  print_unequal(out, results);
 }
 
 void write_json(const std::string& path, const RunInfo& info, const std::vector<Result>& results) {
@@ -196,7 +224,9 @@ void write_json(const std::string& path, const RunInfo& info, const std::vector<
         {{"name", c.name()},
          {"model", c.model->name},
          {"kind", kind_of_heads(c.num_heads(), c.kv_heads)},
-         {"as_published", c.kv_heads == c.model->own_kv_heads},
+         {"as_published", c.kv_heads == c.model->own_kv_heads && !c.unequal},
+         {"group_sizes", c.unequal ? json(c.model->unequal_groups) : json()},
+         {"speed_over_equal_groups", c.unequal ? json(speed_over_equal_groups(result, results)) : json()},
          {"num_heads", c.num_heads()},
          {"num_kv_heads", c.kv_heads},
          {"head_dim", c.head_dim()},

@@ -45,6 +45,10 @@ double speedup_over_mha(const Result& result, const std::vector<Result>& all);
 /// probed in its own repetitions; 0 where that sibling was not timed.
 double predicted_speedup_over_mha(const Result& result, const std::vector<Result>& all);
 
+/// Of a case of unequal groups: its speed over that of equal groups, which read the same bytes of K and V; 0 where it is
+/// none or those were not timed.
+double speed_over_equal_groups(const Result& result, const std::vector<Result>& all);
+
 /// The one table, for people.
 void print_table(std::ostream& out, const RunInfo& info, const std::vector<Result>& results);
 

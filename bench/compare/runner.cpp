@@ -14,6 +14,14 @@ namespace {
 /// What shares caches, and so one turn: everything but head counts, phase and threads.
 auto group_of(const Case& c) { return std::tuple(c.model, c.storage, c.kv_tokens); }
 
+/// Where the model's unequal groups begin and end; empty for equal ones.
+std::vector<Index> boundaries_of(const Case& c) {
+  if (!c.unequal) return {};
+  std::vector<Index> boundaries{0};
+  for (const Index size : c.model->unequal_groups) boundaries.push_back(boundaries.back() + size);
+  return boundaries;
+}
+
 Limits mean(const Limits& a, const Limits& b) {
   return {2 / (1 / a.read_bandwidth + 1 / b.read_bandwidth), 2 / (1 / a.peak_flops + 1 / b.peak_flops)};
 }
@@ -64,10 +72,11 @@ Index Runner::layers_for(const Case& c, Index siblings, bool cold) const {
 void Runner::register_case(const Case& c, Workload& workload) {
   const Index layers = c.warm || c.phase == Phase::prefill ? 1 : workload.num_layers();
   const ExecutorRef threads = executor(c.threads);
-  const auto body = [this, c, layers, threads, &workload, next = Index{0}](benchmark::State& state) mutable {
+  const auto body = [this, c, layers, threads, &workload, groups = boundaries_of(c),
+                     next = Index{0}](benchmark::State& state) mutable {
     const Limits before = probe(c);
     for ([[maybe_unused]] auto _ : state) {
-      workload.attend(next, c.new_tokens, threads);
+      workload.attend(next, c.new_tokens, threads, groups);
       next = next + 1 < layers ? next + 1 : 0;
     }
     const Limits limits = mean(before, probe(c));
@@ -114,7 +123,7 @@ std::vector<Result> Runner::run_group(std::span<const Case> group) {
                                             layers_for(c, std::ssize(workloads), std::ranges::any_of(group, is_cold)),
                                             new_tokens);
     }
-    const Check check = workload->check(c.new_tokens, executor(c.threads));
+    const Check check = workload->check(c.new_tokens, executor(c.threads), boundaries_of(c));
     if (!check.passed()) {
       std::fprintf(stderr, "  WRONG: %s is off by %.2e of the reference, at most %.2e expected\n", c.name().c_str(),
                    check.error, check.limit);

@@ -100,18 +100,19 @@ Index Workload::bytes() const {
 
 void Workload::clear_output() { std::ranges::fill(output_, std::numeric_limits<float>::quiet_NaN()); }
 
-Check Workload::check(Index new_tokens, ExecutorRef executor) {
+Check Workload::check(Index new_tokens, ExecutorRef executor, std::span<const Index> boundaries) {
   clear_output();
-  attend(0, new_tokens, executor);
-  return check_output(new_tokens, kv_tokens_, kv_tokens_);
+  attend(0, new_tokens, executor, boundaries);
+  return check_output(new_tokens, kv_tokens_, kv_tokens_, boundaries);
 }
 
-Check Workload::check_output(Index new_tokens, Index kv_tokens, Index window) const {
+Check Workload::check_output(Index new_tokens, Index kv_tokens, Index window, std::span<const Index> boundaries) const {
   const Index dim = heads_.head_dim(), kv_heads = heads_.num_kv_heads();
   Check check{0, error_limit(storage_, std::min(kv_tokens, window))};
   for (const Index head : ends_and_middle(heads_.num_heads())) {
     // the reference sees this head alone: its KV head's keys and values, [token][dim]
-    const Index kv_head = head / heads_.group_size();
+    const Index kv_head = boundaries.empty() ? head / heads_.group_size()
+                                             : std::ranges::upper_bound(boundaries, head) - boundaries.begin() - 1;
     for (const Index token : ends_and_middle(new_tokens)) {
       const Index end = kv_tokens - new_tokens + token + 1;  // causal: this query and all before it
       const Index begin = std::max<Index>(0, end - window);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <span>
 #include <variant>
 #include <vector>
 
@@ -31,9 +32,11 @@ class Workload {
   /// Bytes of K and V over all layers.
   Index bytes() const;
 
-  /// What is timed: attention of the first `new_tokens` queries over one layer.
-  void attend(Index layer, Index new_tokens, ExecutorRef executor) {
-    with_layer(layer, [&](const auto& keys) { attend_over(keys, new_tokens, {}, executor); });
+  /// What is timed: attention of the first `new_tokens` queries over one layer. `boundaries` are those of
+  /// Options::group_boundaries; none: equal groups.
+  void attend(Index layer, Index new_tokens, ExecutorRef executor, std::span<const Index> boundaries = {}) {
+    with_layer(layer,
+               [&](const auto& keys) { attend_over(keys, new_tokens, {.group_boundaries = boundaries}, executor); });
   }
 
   /// The same over any source of tiles of this shape.
@@ -51,13 +54,13 @@ class Workload {
   }
 
   /// Compares the output of attend(0, …) with reference.hpp, for a few heads and tokens.
-  Check check(Index new_tokens, ExecutorRef executor);
+  Check check(Index new_tokens, ExecutorRef executor, std::span<const Index> boundaries = {});
 
   /// Makes sure that check_output sees what is written from here on.
   void clear_output();
   /// Compares with reference.hpp what causal attention of the first `new_tokens` queries over the first `kv_tokens`
   /// tokens of any layer left as output, each query seeing at most `window` keys.
-  Check check_output(Index new_tokens, Index kv_tokens, Index window) const;
+  Check check_output(Index new_tokens, Index kv_tokens, Index window, std::span<const Index> boundaries = {}) const;
 
  private:
   template <class T>
