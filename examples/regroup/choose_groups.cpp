@@ -5,6 +5,10 @@
 #include <iostream>
 #include <sstream>
 
+#include "headwise/regroup/qcqa.hpp"
+#include "headwise/regroup/qcqa_layers.hpp"
+#include "headwise/regroup/search.hpp"
+#include "headwise/regroup/weight_sharing_error.hpp"
 #include "llama/file/new_file.hpp"
 
 namespace regroup_tool {
@@ -28,10 +32,11 @@ Partition parse_groups(const std::string& text, Index num_heads) {
     }
     Index head = -1;
     const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), head);
-    headwise::require(error == std::errc() && end == word.data() + word.size(), "--groups (", text,
-                      ") must be neighbours, symmetric, asymmetric, qcqa, or KV heads in groups such as \"0 2 | 1\"; it "
-                      "holds '",
-                      word, "'");
+    headwise::require(
+        error == std::errc() && end == word.data() + word.size(), "--groups (", text,
+        ") must be neighbours, symmetric, asymmetric, qcqa, or KV heads in groups such as \"0 2 | 1\"; it "
+        "holds '",
+        word, "'");
     groups.back().push_back(head);
   }
   return Partition::from_groups(num_heads, groups);
@@ -114,7 +119,8 @@ std::vector<Grouping> by_weights(const CommandLine& line, std::span<const Attent
 
 std::vector<Grouping> choose_groups(const CommandLine& line, std::span<const AttentionWeights> layers,
                                     const Calibrate& calibrate) {
-  if (line.groups == Groups::symmetric || line.groups == Groups::asymmetric) return by_activations(line, layers, calibrate);
+  if (line.groups == Groups::symmetric || line.groups == Groups::asymmetric)
+    return by_activations(line, layers, calibrate);
   if (line.groups == Groups::qcqa) return by_weights(line, layers);
   std::vector<Grouping> result;
   for (std::size_t l = 0; l < layers.size(); ++l) {

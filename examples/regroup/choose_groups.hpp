@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "command_line.hpp"
-#include "headwise/regroup.hpp"
-#include "llama/model/model.hpp"
+#include "headwise/regroup/activations.hpp"
+#include "headwise/regroup/partition.hpp"
 
 namespace regroup_tool {
 

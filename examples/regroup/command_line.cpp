@@ -15,7 +15,8 @@ using llama::TensorType;
 void check(const CommandLine& line) {
   const auto refuse = [](const char* text) { throw CLI::ValidationError(text); };
   if (line.out.empty() && line.front.empty()) refuse("--out or --front is required");
-  if (!line.out.empty() && !line.kv_heads && !line.capacity && !line.degroup && !line.share && line.written_groups.empty())
+  if (!line.out.empty() && !line.kv_heads && !line.capacity && !line.degroup && !line.share &&
+      line.written_groups.empty())
     refuse("--out needs --kv-heads, --capacity, --groups of your own, --degroup or --share: something to change");
   if ((line.capacity || !line.front.empty()) && line.groups != Groups::qcqa)
     refuse("--capacity and --front need --groups qcqa");
@@ -34,7 +35,8 @@ std::optional<CommandLine> read_command_line(int argc, char** argv, int& exit_co
   CommandLine line;
   std::string groups = "neighbours", pool = "mean", scale = "none", store = "f32", share;
   CLI::App app{
-      "Converts the attention of a Llama-architecture model: fewer KV heads (MHA to GQA to MQA), other groups, layers that "
+      "Converts the attention of a Llama-architecture model: fewer KV heads (MHA to GQA to MQA), other groups, layers "
+      "that "
       "share keys and values.",
       "regroup"};
   app.add_option("model", line.model, "GGUF file, or folder of a Hugging Face model")->required();

@@ -38,12 +38,12 @@ inline std::vector<bool> choose_layers(std::string_view list, std::span<const do
     const std::string_view name = lowest ? "lowest:" : "highest:";
     if (!list.starts_with(name)) continue;
     const Index count = detail::number(list.substr(name.size()), list);
-    headwise::require(count <= num_layers, "--layers (", list, ") must name at most the model's ", num_layers, " layers");
+    headwise::require(count <= num_layers, "--layers (", list, ") must name at most the model's ", num_layers,
+                      " layers");
     std::vector<std::size_t> order(errors.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
-    std::ranges::stable_sort(order, [&](std::size_t a, std::size_t b) {
-      return lowest ? errors[a] < errors[b] : errors[a] > errors[b];
-    });
+    std::ranges::stable_sort(
+        order, [&](std::size_t a, std::size_t b) { return lowest ? errors[a] < errors[b] : errors[a] > errors[b]; });
     for (Index i = 0; i < count; ++i) chosen[order[static_cast<std::size_t>(i)]] = true;
     return chosen;
   }
@@ -53,8 +53,8 @@ inline std::vector<bool> choose_layers(std::string_view list, std::span<const do
     const std::size_t dash = item.find('-');
     const Index first = detail::number(item.substr(0, dash), list);
     const Index last = dash == std::string_view::npos ? first : detail::number(item.substr(dash + 1), list);
-    headwise::require(first <= last && last < num_layers, "--layers (", list, ") must name layers 0 to ", num_layers - 1,
-                      ", ranges from low to high; it holds '", item, "'");
+    headwise::require(first <= last && last < num_layers, "--layers (", list, ") must name layers 0 to ",
+                      num_layers - 1, ", ranges from low to high; it holds '", item, "'");
     for (Index l = first; l <= last; ++l) chosen[static_cast<std::size_t>(l)] = true;
     at = end + 1;
   }

@@ -13,6 +13,9 @@
 #include "choose_groups.hpp"
 #include "command_line.hpp"
 #include "headwise/parallel/thread_pool.hpp"
+#include "headwise/regroup/alignment.hpp"
+#include "headwise/regroup/degrouping.hpp"
+#include "headwise/regroup/permutation.hpp"
 #include "layer_list.hpp"
 #include "llama/file/mapped_file.hpp"
 #include "llama/model/calibration.hpp"
@@ -49,6 +52,17 @@ std::vector<ActivationStatistics> calibrate_on(const CommandLine& line, const Gg
   return llama::calibrate(model, layers, tokens, kContext, executor);
 }
 
+/// The layer, reading the keys and values of another.
+AttentionWeights with_kv_of(AttentionWeights layer, const AttentionWeights& source) {
+  layer.num_kv_heads = source.num_kv_heads;
+  layer.key = source.key;
+  layer.value = source.value;
+  layer.key_bias = source.key_bias;
+  layer.value_bias = source.value_bias;
+  layer.head_map = source.head_map;
+  return layer;
+}
+
 AttentionWeights convert(const CommandLine& line, const AttentionWeights& weights, const Partition& partition,
                          const ModelShape& shape, Index layer) {
   PoolingOptions pooling = line.pooling;
@@ -83,7 +97,13 @@ int run(const CommandLine& line) {
   headwise::ThreadPool pool(line.threads);
   const std::vector<AttentionWeights> before = read_layers(file, shape, pool);
 
+  const headwise::KvSharing sharing =
+      line.share ? headwise::KvSharing::by_name(*line.share, shape.num_layers) : shape.sharing;
   std::vector<AttentionWeights> layers = before;
+  for (std::size_t l = 0; l < layers.size(); ++l) {  // a borrower's keys and values are its source's, groups too
+    const auto& source = before[static_cast<std::size_t>(sharing.source(static_cast<Index>(l)))];
+    layers[l] = with_kv_of(layers[l], source);
+  }
   if (line.degroup)
     for (AttentionWeights& weights : layers) weights = degroup(weights, *line.degroup);
   const std::vector<Grouping> groupings =
@@ -94,11 +114,11 @@ int run(const CommandLine& line) {
   for (const Grouping& grouping : groupings) errors.push_back(grouping.error);
   const std::vector<bool> chosen = choose_layers(line.layers, errors);
   for (std::size_t l = 0; l < layers.size(); ++l) {
-    if (chosen[l]) layers[l] = convert(line, layers[l], groupings[l].partition, shape, static_cast<Index>(l));
+    const Index source = sharing.source(static_cast<Index>(l));
+    const auto s = static_cast<std::size_t>(source);
+    if (chosen[s]) layers[l] = convert(line, layers[l], groupings[s].partition, shape, source);
     layers[l] = line.compatible ? to_equal_groups(layers[l]) : make_contiguous(layers[l]);
   }
-  const headwise::KvSharing sharing =
-      line.share ? headwise::KvSharing::by_name(*line.share, shape.num_layers) : shape.sharing;
   write_model({file, before, layers, sharing, line.store}, line.out);
   report(before, layers, shape.sharing, sharing, groupings, chosen);
   return 0;
