@@ -53,7 +53,7 @@ void declare(CLI::App& app, Arguments& args) {
       ->check(CLI::Range(2, 1 << 20))
       ->capture_default_str();
   app.add_option("--calibration-tokens", args.calibration_tokens,
-                 "tokens of each text, behind those measured, whose activations choose groups")
+                 "tokens of the beginning of each text, not measured, whose activations choose groups")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   app.add_option("--seed", args.seed, "of random projections, shuffles and searches")->capture_default_str();
@@ -63,22 +63,40 @@ void declare(CLI::App& app, Arguments& args) {
   app.add_flag("--check", args.check, "measure only what must hold; exit with 1 where it does not");
 }
 
-/// The text's first tokens as windows; what follows is added to `calibration`.
+/// The first `count` tokens of what follows the first white space from `begin` on; none where there are too few.
+std::vector<TokenId> tokens_from(std::string_view text, std::size_t begin, Index count,
+                                 const llama::Tokenizer& tokenizer) {
+  begin = std::min(text.find_first_of(" \n", begin), text.size());
+  constexpr std::size_t most_bytes = 32;  // more than so many tokens of prose have on average
+  auto tokens = tokenizer.encode(text.substr(begin, static_cast<std::size_t>(count) * most_bytes), false).ids;
+  if (std::ssize(tokens) < count) return {};
+  tokens.resize(static_cast<std::size_t>(count));
+  return tokens;
+}
+
+/// Windows from places spread evenly over the text, the first of which goes to `calibration` alone.
 quality::Text read_text(const std::string& argument, const llama::Tokenizer& tokenizer, const Arguments& args,
                         std::vector<TokenId>& calibration) {
   const std::size_t equals = argument.find('=');
   headwise::require(equals != std::string::npos && equals > 0, "--text (", argument, ") must be NAME=PATH");
   const llama::MappedFile file(argument.substr(equals + 1));
   const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-  const Index wanted = args.tokens + args.calibration_tokens;
-  // more bytes than so many tokens of any prose have
-  const auto tokens = tokenizer.encode(text.substr(0, static_cast<std::size_t>(wanted) * 32), false).ids;
-  headwise::require(std::ssize(tokens) >= wanted, "--text (", argument, ", ", tokens.size(),
-                    " tokens) must have at least ", wanted, " for --tokens and --calibration-tokens");
   quality::Text result{argument.substr(0, equals), {}};
-  for (Index at = 0; at + 2 <= args.tokens; at += args.context)
-    result.windows.emplace_back(tokens.begin() + at, tokens.begin() + std::min(at + args.context, args.tokens));
-  calibration.insert(calibration.end(), tokens.begin() + args.tokens, tokens.begin() + wanted);
+  const Index windows = headwise::ceil_div(args.tokens, args.context);
+  for (Index i = 0; i <= windows; ++i) {
+    const Index wanted =
+        i == 0 ? args.calibration_tokens : std::min(args.context, args.tokens - (i - 1) * args.context);
+    const std::size_t begin = text.size() / static_cast<std::size_t>(windows + 1) * static_cast<std::size_t>(i);
+    const auto tokens = tokens_from(text, begin, wanted, tokenizer);
+    // a token has at least a byte: nothing of the first place may be measured, nor anything twice
+    const bool fits = text.size() / static_cast<std::size_t>(windows + 1) >= static_cast<std::size_t>(wanted) * 6;
+    headwise::require(!tokens.empty() && fits, "--text (", argument, ", ", text.size(), " bytes) must be longer for ",
+                      args.tokens, " tokens to measure and ", args.calibration_tokens, " for calibration");
+    if (i == 0)
+      calibration.insert(calibration.end(), tokens.begin(), tokens.end());
+    else if (wanted >= 2)
+      result.windows.push_back(tokens);
+  }
   return result;
 }
 

@@ -8,6 +8,7 @@
 #include "headwise/core/error.hpp"
 #include "headwise/core/index.hpp"
 #include "headwise/kernel/dispatch.hpp"
+#include "headwise/nn/aligned_floats.hpp"
 #include "headwise/parallel/executor.hpp"
 #include "headwise/parallel/serial.hpp"
 
@@ -29,10 +30,13 @@ class Linear {
  public:
   /// No weight yet: 0 × 0.
   Linear() = default;
-  /// Keeps the weight and the bias (pass them by std::move to avoid the copy). Throws std::invalid_argument when the
-  /// bias is neither empty nor of one number per row of the weight.
-  Linear(Matrix weight, Vector bias = {})  // NOLINT: converts on purpose
-      : weight_(std::move(weight)), bias_(std::move(bias)), outputs_(weight_.rows()), inputs_(weight_.cols()) {
+  /// Keeps a copy of the weight, and the bias. Throws std::invalid_argument when the bias is neither empty nor of one
+  /// number per row of the weight.
+  Linear(const Matrix& weight, Vector bias = {})  // NOLINT: converts on purpose
+      : weight_(weight.data(), weight.data() + weight.size()),
+        bias_(std::move(bias)),
+        outputs_(weight.rows()),
+        inputs_(weight.cols()) {
     require(bias_.size() == 0 || bias_.size() == outputs_, "bias (", bias_.size(),
             " numbers) must hold one per row of the weight (", outputs_, ") or none");
   }
@@ -72,17 +76,21 @@ class Linear {
   }
 
  private:
-  // A work item is 32 outputs of 64 tokens: its weights stay in the L2 cache while tokens pass by.
-  static constexpr Index kOutputs = 32, kTokens = 64;
+  // A work item is 32 outputs of up to 512 tokens: its weights stay in the L2 cache while tokens pass by, and come from
+  // memory once for all of them. Few outputs are left to the threads in items of fewer tokens.
+  static constexpr Index kOutputs = 32, kFewTokens = 64, kManyTokens = 512;
 
   void run(const float* x, Index x_stride, Index tokens, float* y, Index y_stride, ExecutorRef executor) const {
     const TileKernels& kernels = headwise::detail::tile_kernels();
-    const Index output_blocks = ceil_div(outputs_, kOutputs), token_blocks = ceil_div(tokens, kTokens);
+    constexpr Index kItemsPerThread = 8;
+    const Index output_blocks = ceil_div(outputs_, kOutputs);
+    const Index step = output_blocks >= kItemsPerThread * executor.concurrency() ? kManyTokens : kFewTokens;
+    const Index token_blocks = ceil_div(tokens, step);
     executor.parallel_for(output_blocks * token_blocks, [&](Index item) {
-      const Index t = item / output_blocks * kTokens, o = item % output_blocks * kOutputs;
+      const Index t = item / output_blocks * step, o = item % output_blocks * kOutputs;
       kernels.row_products({.x = x + t * x_stride,
                             .x_stride = x_stride,
-                            .tokens = std::min(kTokens, tokens - t),
+                            .tokens = std::min(step, tokens - t),
                             .weight = weight() + o * inputs_,
                             .inputs = inputs_,
                             .outputs = std::min(kOutputs, outputs_ - o),
@@ -92,7 +100,7 @@ class Linear {
     });
   }
 
-  Matrix weight_;
+  detail::AlignedFloats weight_;
   Vector bias_;
   Index outputs_ = 0, inputs_ = 0;
   const float* weight_view_ = nullptr;
