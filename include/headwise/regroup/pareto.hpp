@@ -46,12 +46,17 @@ inline std::vector<std::vector<Index>> non_dominated_sort(std::span<const Object
   for (const Objectives& point : points) detail::check_objectives(point, points.front().size());
   std::vector<std::vector<Index>> beaten_by_me(points.size());
   std::vector<Index> beaten_by(points.size(), 0);  // how many points dominate this one, of those in no front yet
+  const auto note = [&](std::size_t winner, std::size_t loser) {
+    beaten_by_me[winner].push_back(static_cast<Index>(loser));
+    ++beaten_by[loser];
+  };
   for (std::size_t a = 0; a < points.size(); ++a)
-    for (std::size_t b = 0; b < points.size(); ++b)
-      if (dominates(points[a], points[b])) {
-        beaten_by_me[a].push_back(static_cast<Index>(b));
-        ++beaten_by[b];
-      }
+    for (std::size_t b = 0; b < a; ++b) {
+      if (dominates(points[a], points[b]))
+        note(a, b);
+      else if (dominates(points[b], points[a]))
+        note(b, a);
+    }
 
   std::vector<std::vector<Index>> fronts;
   std::vector<Index> front;
