@@ -13,8 +13,8 @@ ROOT = HERE.parent.parent
 FOLDER = ROOT / "build" / "regroup_quality"
 sys.path[:0] = [str(HERE), str(HERE.parent / "peers")]
 
-from peers import readme  # noqa: E402: beside this script
-from quality import files, report, results  # noqa: E402
+from peers import readme
+from quality import files, report, results
 
 
 def main() -> None:

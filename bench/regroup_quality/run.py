@@ -19,8 +19,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "peers")]
 
-from peers import machine  # noqa: E402: beside this script
-from quality import files, stream  # noqa: E402
+from peers import machine
+from quality import files, stream
 
 TEXTS = ("bible", "perl")
 

@@ -114,7 +114,7 @@ void print_notes(std::ostream& out, const CommandLine& line) {
         << " GiB with the weights" << (line.batch > 1 ? ", for each sequence" : "") << ". ";
   out << "FLOP/B: of q.k and p.v per byte of K/V.\n"
          "ms: least time of a step, each part max(FLOPs/peak, bytes/bandwidth). vs MHA: ratio of those times; by K/V: "
-         "1/(1 - (1 - G/H) f),\nf the part of K/V in the bytes of MHA.";
+         "1/(1 - (1 - G/H) f),\nf the part of K/V in the bytes of MHA, where memory sets the time.";
   if (line.source_tokens > 0) out << " The encoder is not counted, nor in K/V per token what cross-attention reads.";
   out << (line.published ? " * as published.\n" : "\n");
 }

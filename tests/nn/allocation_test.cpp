@@ -9,6 +9,7 @@
 #if defined(__GLIBC__) && !defined(HEADWISE_TEST_ASAN) && !defined(HEADWISE_TEST_TSAN)
 #include <gtest/gtest.h>
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 
@@ -64,6 +65,33 @@ long allocations_of_decoding(E& executor) {
     module.forward(x.row(t), cache, 0, y, workspace, executor);
   }
   return allocations - before;
+}
+
+TEST(MultiHeadAttentionAllocation, DoesNotHappenInLayersThatShareAndRegroup) {
+  MultiHeadAttentionOptions options{.hidden_size = 192, .num_heads = 6, .num_kv_heads = 2, .rope = RopeOptions{}};
+  MultiHeadAttention producer(options);
+  options.borrows_kv = true;
+  MultiHeadAttention borrower(options);
+  const ModuleWeights w(producer);
+  w.give_to(producer);
+  borrower.set_weights(w.wq, w.wo);
+  KvCache<bf16> cache(std::vector<LayerShape>(2, producer.cache_shape()), KvSharing::every(2, 2), 100,
+                      {.key_norms = true});
+  std::array<Index, 3> boundaries{0, 0, 6};
+  const auto groups = [&](const KvCache<bf16>& kv, Index layer) {
+    boundaries[1] = kv.key_norm_squares(layer, 0, 0) > kv.key_norm_squares(layer, 0, 1) ? 4 : 2;
+    return std::span<const Index>(boundaries);
+  };
+  const Matrix x = random_matrix(80, 192, 1);
+  Matrix y(1, 192);
+  Workspace workspace;
+  long before = 0;
+  for (Index t = 0; t < 80; ++t) {
+    if (t == 10) before = allocations;
+    producer.forward(x.row(t), cache, 0, y, workspace, groups);
+    borrower.forward(y, cache, 1, y, workspace, groups);
+  }
+  EXPECT_EQ(allocations, before);
 }
 
 TEST(MultiHeadAttentionAllocation, DoesNotHappenWhileDecodingOnOneThread) {

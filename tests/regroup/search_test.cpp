@@ -57,6 +57,7 @@ double output_error(const AttentionWeights& w, const Partition& partition) {
 }
 
 TEST(Search, PlantedUnequalClustersAreFoundByTheAsymmetricSearchAlone) {
+  double neighbour_output = 0, symmetric_output = 0;
   for (const List& labels : {List{0, 1, 0, 2, 0, 1, 0, 1, 0},
                              {0, 1, 1, 2, 1, 1, 2, 1, 1},
                              {0, 1, 1, 1, 2, 1, 1, 1, 1},
@@ -72,9 +73,13 @@ TEST(Search, PlantedUnequalClustersAreFoundByTheAsymmetricSearchAlone) {
       EXPECT_TRUE(symmetric.partition.has_equal_sizes());
       EXPECT_LT(asymmetric.error, symmetric.error);
       EXPECT_LT(symmetric.error, neighbour.error);
-      EXPECT_LT(output_error(w, asymmetric.partition), output_error(w, symmetric.partition));
-      EXPECT_LT(output_error(w, symmetric.partition), output_error(w, neighbour.partition));
+      const double output = output_error(w, symmetric.partition);
+      EXPECT_LT(output_error(w, asymmetric.partition), 0.25 * output);
+      neighbour_output += output_error(w, neighbour.partition);
+      symmetric_output += output;
     }
+  // The search knows keys and values, not what the layer makes of them: of layers that it cannot save, a few lose more.
+  EXPECT_LT(symmetric_output, neighbour_output);
 }
 
 TEST(Search, SimilarityFindsPlantedClustersWhateverTheLengthOfTheirHeads) {

@@ -12,6 +12,7 @@ import matplotlib
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
+from matplotlib import ticker
 from matplotlib.axes import Axes
 
 from quality import files, report, results
@@ -24,12 +25,23 @@ Panel = Callable[[Axes, dict], str]  # draws, and returns why nothing is to be s
 COLUMNS = 2
 
 
-def _finish(axis: Axes, title: str, columns: int = 1) -> None:
-    axis.set_title(title, fontsize=10)
+def _plain(name: str) -> str:
+    """A name in which nothing is taken for mathematics."""
+    return name.replace("$", r"\$")
+
+
+def _finish(axis: Axes, title: str, legend_above: bool = False) -> None:
+    axis.set_title(title, fontsize=10, loc="left")
+    axis.xaxis.label.set_size(9)
+    axis.yaxis.label.set_size(9)
     axis.grid(alpha=0.3)
+    axis.set_axisbelow(True)
     axis.tick_params(labelsize=8)
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=7, ncols=columns)
+    handles = axis.get_legend_handles_labels()[0]
+    if handles and legend_above:
+        axis.legend(fontsize=7, ncols=len(handles), loc="lower right", bbox_to_anchor=(1.01, 0.98), frameon=False)
+    elif handles:
+        axis.legend(fontsize=7)
 
 
 def _layers(axis: Axes, document: dict) -> str:
@@ -50,7 +62,7 @@ def _layers(axis: Axes, document: dict) -> str:
                 ms=6,
                 color=color,
                 mfc=color if text == texts[0] else "none",
-                label=f"{method}, {text}",
+                label=_plain(f"{method}, {text}"),
             )
     axis.set(yscale="log", xlabel="KV bytes per token", ylabel="KL, nats per token")
     _finish(axis, EXPERIMENTS["layers"])
@@ -75,7 +87,7 @@ def _one_layer(axis: Axes, document: dict) -> str:
             lw=0.8,
             ms=4,
             color=METHOD_COLORS[number % len(METHOD_COLORS)],
-            label=method,
+            label=_plain(method),
         )
     axis.axhline(0, color="#222", lw=0.8)
     # Costs differ by orders of magnitude, and some layers gain a little.
@@ -92,18 +104,21 @@ def _qcqa(axis: Axes, document: dict) -> str:
     if not points:
         return "no results with capacity and error"
     front = sorted({(result["capacity"], result["error"]) for result in points})
-    axis.plot(*zip(*front), "k.-", lw=1, label="weight-sharing error (left)")
-    axis.set(xlabel="capacity, share of the KV heads", ylabel="weight-sharing error")
+    axis.plot(*zip(*front), "k.-", lw=1, label="error (left)")
+    axis.set(xlabel="capacity: groups over heads", ylabel="weight-sharing error")
     other = axis.twinx()
     for number, (text, of_text) in enumerate(results.by(points, lambda result: result["text"]).items()):
         of_text.sort(key=lambda result: result["capacity"])
         color = TEXT_COLORS[number % len(TEXT_COLORS)]
-        axis.plot([], [], "s--", color=color, ms=5, lw=0.8, label=f"perplexity, {text} (right)")
+        axis.plot([], [], "s--", color=color, ms=5, lw=0.8, label=f"perplexity, {text}")
         capacities, perplexities = zip(*((result["capacity"], result["perplexity"]) for result in of_text))
         other.plot(capacities, perplexities, "s--", color=color, ms=5, lw=0.8)
     other.set(yscale="log", ylabel="perplexity")
-    other.tick_params(labelsize=8)
-    _finish(axis, f"{EXPERIMENTS['qcqa']}: points of the front")
+    other.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    other.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
+    other.yaxis.set_minor_locator(ticker.NullLocator())
+    _finish(other, "")
+    _finish(axis, f"{EXPERIMENTS['qcqa']}, front", legend_above=True)
     return ""
 
 
@@ -125,11 +140,11 @@ def _bars(experiment: str) -> Panel:
                     first = False
             if base := results.baseline(document, text):
                 axis.axvline(base["cross_entropy"], color=color, ls="--", lw=1)
-        axis.set_yticks(range(len(names)), [textwrap.fill(name, 30) for name in names])
+        axis.set_yticks(range(len(names)), [textwrap.fill(_plain(name), 30) for name in names])
         axis.invert_yaxis()
         axis.margins(x=0.12)
-        axis.set_xlabel("cross-entropy, nats per token; beside it the perplexity; dashed: baseline")
-        _finish(axis, EXPERIMENTS[experiment])
+        axis.set_xlabel("cross-entropy, nats per token (figures: perplexity; dashed: baseline)")
+        _finish(axis, EXPERIMENTS[experiment], legend_above=True)
         return ""
 
     return draw
@@ -146,8 +161,11 @@ PANELS: dict[str, Panel] = {
 def _heights(document: dict, names: list[str]) -> list[float]:
     """Inches for each row of panels: bars need room for their names."""
     needed = [
-        3.6 if name in ("layers", "one_layer", "qcqa")
-        else max(2.4, 1.2 + 0.34 * len({result["name"] for result in results.of(document, name)}))
+        (
+            3.6
+            if name in ("layers", "one_layer", "qcqa")
+            else max(2.4, 1.2 + 0.34 * len({result["name"] for result in results.of(document, name)}))
+        )
         for name in names
     ]
     return [max(needed[i : i + COLUMNS]) for i in range(0, len(needed), COLUMNS)] or [1.0]
@@ -157,21 +175,24 @@ def draw(document: dict, path: pathlib.Path) -> None:
     """Experiments that were not measured, and those that have no panel, are named below."""
     matplotlib.rcParams["svg.hashsalt"] = "headwise"
     there = [name for name in PANELS if results.of(document, name)]
-    notes = [f"not measured: {name}" for name in PANELS if name not in there]
-    notes += [f"measured, but not drawn: {name}" for name in results.unknown_experiments(document)]
+    notes = []
+    if missing := [name for name in PANELS if name not in there]:
+        notes.append(f"not measured: {', '.join(missing)}")
+    if unknown := results.unknown_experiments(document):
+        notes.append(f"measured, but without a panel: {', '.join(unknown)}")
     heights = _heights(document, there)
     figure = plt.figure(figsize=(6.4 * COLUMNS, sum(heights) + 0.6), layout="constrained")
     grid = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights)
     for number, name in enumerate(there):
         axis = figure.add_subplot(grid[number // COLUMNS, number % COLUMNS])
         if problem := PANELS[name](axis, document):
-            notes.append(f"not drawn: {name}, {problem}")
+            notes.append(f"not drawn: {name} ({problem})")
             axis.remove()
-    bases = [result for result in results.of(document, BASELINE)]
+    bases = results.of(document, BASELINE)
     said = ", ".join(f"{result['text']} {report.number(result['perplexity'], 4)}" for result in bases) or "not measured"
     figure.suptitle(f"{document['model']['file']}, perplexity as it is: {said}", fontsize=11)
     if notes:
-        figure.supxlabel(textwrap.fill("; ".join(notes), 150), fontsize=8, color="#555")
+        figure.supxlabel("\n".join(textwrap.fill(note, 150) for note in notes), fontsize=8, color="#555")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(figure)

@@ -9,8 +9,8 @@ from quality import results
 from quality.results import EXPERIMENTS, Row
 
 LEGEND = (
-    "Perplexity, and the mean Kullback–Leibler divergence in nats per token from the model as it is to the changed one. "
-    "KV bytes: what the cache stores for a token, all layers together."
+    "Perplexity, and the mean Kullback–Leibler divergence from the model as it is to the changed one, in nats per "
+    "token. KV bytes: what the cache stores for a token, all layers together."
 )
 
 

@@ -61,7 +61,7 @@ class Measured:
 
 
 def events(command: list[str], on_message: Callable[[str], None]) -> Iterator[dict]:
-    """Runs the program; its messages, line by line, go to `on_message`. It is ended with whoever asks for its events."""
+    """Runs the program; its messages, line by line, go to `on_message`. Ends it when no longer asked for events."""
     try:
         process = subprocess.Popen(
             command,

@@ -23,13 +23,12 @@ inline std::vector<headwise::regroup::ActivationStatistics> calibrate(
   std::vector<headwise::regroup::ActivationStatistics> statistics;
   for (const auto& weights : attention) statistics.emplace_back(weights);
   Model::Scratch scratch;
-  const ReadHooks hooks{
-      .attention_input =
-          [&](Index layer, const Matrix& input) {
-            const auto i = static_cast<std::size_t>(layer);
-            statistics[i].add_inputs(input, attention[i], executor);
-          },
-      .after_layer = after_layer};
+  const ReadHooks hooks{.attention_input =
+                            [&](Index layer, const Matrix& input) {
+                              const auto i = static_cast<std::size_t>(layer);
+                              statistics[i].add_inputs(input, attention[i], executor);
+                            },
+                        .after_layer = after_layer};
   for (Index at = 0; at < std::ssize(tokens); at += context) {
     const Index count = std::min(context, std::ssize(tokens) - at);
     auto cache = model.make_cache<float>(count);

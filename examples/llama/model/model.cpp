@@ -37,30 +37,41 @@ void Model::set_attention(Index layer, headwise::nn::MultiHeadAttention attentio
   headwise::require(layer >= 0 && layer < shape_.num_layers, "layer (", layer, ") must be 0 to num_layers - 1 (",
                     shape_.num_layers - 1, ")");
   headwise::require(attention.options().hidden_size == shape_.hidden_size, "hidden_size (",
-                    attention.options().hidden_size, ") of the attention must be the model's (", shape_.hidden_size, ")");
+                    attention.options().hidden_size, ") of the attention must be the model's (", shape_.hidden_size,
+                    ")");
   auto& held = weights_.layers[static_cast<std::size_t>(layer)].attention;
   held = std::move(attention);
 }
 
 template <class T>
-void Model::run(std::span<const TokenId> tokens, headwise::KvCache<T>& cache, Scratch& scratch, ExecutorRef executor,
-                const ReadHooks& hooks) const {
+void Model::check_tokens(std::span<const TokenId> tokens, const headwise::KvCache<T>& cache) const {
   const Index count = std::ssize(tokens), room = cache.max_tokens() - cache.num_tokens();
   headwise::require(count >= 1 && count <= room, "tokens (", count, ") must be 1 to the room in the cache (", room,
                     ")");
   for (const TokenId token : tokens)
     headwise::require(token >= 0 && token < vocabulary_size(), "token (", token, ") must be 0 to ",
                       vocabulary_size() - 1);
+}
 
-  Matrix& x = scratch.residual;
-  x.resize(count, shape_.hidden_size);
-  for (Index t = 0; t < count; ++t) x.row(t) = weights_.embedding.row(tokens[static_cast<std::size_t>(t)]);
+Matrix Model::embed(std::span<const TokenId> tokens) const {
+  Matrix states(std::ssize(tokens), shape_.hidden_size);
+  for (Index t = 0; t < states.rows(); ++t) states.row(t) = weights_.embedding.row(tokens[static_cast<std::size_t>(t)]);
+  return states;
+}
 
-  Matrix& normed = scratch.normed;
-  for (Index i = 0; i < shape_.num_layers; ++i) {
+template <class T>
+void Model::run_layers(Index first_layer, headwise::KvCache<T>& cache, Scratch& scratch, ExecutorRef executor,
+                       const ReadHooks& hooks) const {
+  Matrix &x = scratch.residual, &normed = scratch.normed;
+  for (Index i = first_layer; i < shape_.num_layers; ++i) {
+    if (hooks.before_layer) hooks.before_layer(i, x);
     rms_norm(x, layer(i).attention_norm, shape_.norm_epsilon, normed, executor);
     if (hooks.attention_input) hooks.attention_input(i, normed);
-    layer(i).attention.forward(normed, cache, i, normed, scratch.attention, executor);
+    if (hooks.key_driven.empty())
+      layer(i).attention.forward(normed, cache, i, normed, scratch.attention, executor);
+    else
+      layer(i).attention.forward(normed, cache, i, normed, scratch.attention,
+                                 hooks.key_driven[static_cast<std::size_t>(i)], executor);
     x += normed;
     run_feed_forward(layer(i), scratch, executor);
     if (hooks.after_layer) hooks.after_layer();
@@ -82,7 +93,9 @@ void Model::run_feed_forward(const ModelLayer& layer, Scratch& scratch, Executor
 template <class T>
 Vector Model::read(std::span<const TokenId> tokens, headwise::KvCache<T>& cache, Scratch& scratch, ExecutorRef executor,
                    const ReadHooks& hooks) const {
-  run(tokens, cache, scratch, executor, hooks);
+  check_tokens(tokens, cache);
+  scratch.residual = embed(tokens);
+  run_layers(0, cache, scratch, executor, hooks);
   const Matrix last = scratch.residual.bottomRows(1);
   rms_norm(last, weights_.output_norm, shape_.norm_epsilon, scratch.normed, executor);
   return scratch.normed.row(0);
@@ -91,7 +104,19 @@ Vector Model::read(std::span<const TokenId> tokens, headwise::KvCache<T>& cache,
 template <class T>
 Matrix Model::read_all(std::span<const TokenId> tokens, headwise::KvCache<T>& cache, Scratch& scratch,
                        ExecutorRef executor, const ReadHooks& hooks) const {
-  run(tokens, cache, scratch, executor, hooks);
+  check_tokens(tokens, cache);
+  return read_states(embed(tokens), 0, cache, scratch, executor, hooks);
+}
+
+template <class T>
+Matrix Model::read_states(Matrix states, Index first_layer, headwise::KvCache<T>& cache, Scratch& scratch,
+                          ExecutorRef executor, const ReadHooks& hooks) const {
+  headwise::require(first_layer >= 0 && first_layer <= shape_.num_layers, "first_layer (", first_layer,
+                    ") must be 0 to ", shape_.num_layers);
+  headwise::require(states.cols() == shape_.hidden_size, "states (", states.cols(), " columns) must have hidden_size (",
+                    shape_.hidden_size, ") columns");
+  scratch.residual = std::move(states);
+  run_layers(first_layer, cache, scratch, executor, hooks);
   Matrix hidden;
   rms_norm(scratch.residual, weights_.output_norm, shape_.norm_epsilon, hidden, executor);
   return hidden;
@@ -110,11 +135,13 @@ Matrix Model::logits(const Matrix& hidden, ExecutorRef executor) const {
 }
 
 // the storage types of a cache
-#define HEADWISE_INSTANTIATE(T)                                                                           \
-  template Vector Model::read(std::span<const TokenId>, headwise::KvCache<T>&, Scratch&, ExecutorRef,     \
-                              const ReadHooks&) const;                                                    \
-  template Matrix Model::read_all(std::span<const TokenId>, headwise::KvCache<T>&, Scratch&, ExecutorRef, \
-                                  const ReadHooks&) const;
+#define HEADWISE_INSTANTIATE(T)                                                                                     \
+  template Vector Model::read(std::span<const TokenId>, headwise::KvCache<T>&, Scratch&, ExecutorRef,               \
+                              const ReadHooks&) const;                                                              \
+  template Matrix Model::read_all(std::span<const TokenId>, headwise::KvCache<T>&, Scratch&, ExecutorRef,           \
+                                  const ReadHooks&) const;                                                          \
+  template Matrix Model::read_states(Matrix, Index, headwise::KvCache<T>&, Scratch&, ExecutorRef, const ReadHooks&) \
+      const;
 HEADWISE_INSTANTIATE(float)
 HEADWISE_INSTANTIATE(headwise::f16)
 HEADWISE_INSTANTIATE(headwise::bf16)

@@ -5,6 +5,7 @@
 #include <span>
 #include <utility>
 
+#include "headwise/regroup/key_driven.hpp"
 #include "llama/model/model_weights.hpp"
 #include "llama/text/byte_pairs.hpp"
 
@@ -12,10 +13,14 @@ namespace llama {
 
 /// What a caller may watch while tokens are read; each may be unset.
 struct ReadHooks {
+  /// Called with the states that come into each layer, [token][hidden].
+  std::function<void(Index layer, const Matrix& states)> before_layer{};
   /// Called with the input of each layer's attention, normed, [token][hidden].
   std::function<void(Index layer, const Matrix& input)> attention_input{};
   /// Called after each layer.
   std::function<void()> after_layer{};
+  /// One for each layer: decide which query heads share a KV head by the keys' norms, which the cache must keep.
+  std::span<headwise::regroup::KeyDrivenGroups> key_driven{};
 };
 
 /// A Llama-architecture model: token ids in, logits of the next token out. Every result is the same bit for bit for any
@@ -31,13 +36,15 @@ class Model {
   const headwise::nn::MultiHeadAttention& attention(Index layer) const { return this->layer(layer).attention; }
   /// Gives a layer another attention, of the same hidden size. Caches made before do not fit it if its KV heads differ.
   void set_attention(Index layer, headwise::nn::MultiHeadAttention attention);
+  /// Lets layers share keys and values otherwise; their attention must be set accordingly.
+  void set_sharing(headwise::KvSharing sharing) { shape_.sharing = std::move(sharing); }
 
   /// An empty cache for up to max_tokens tokens of one sequence, stored as T (float, bf16, f16).
   template <class T>
-  headwise::KvCache<T> make_cache(Index max_tokens) const {
+  headwise::KvCache<T> make_cache(Index max_tokens, headwise::CacheOptions options = {}) const {
     std::vector<headwise::LayerShape> layers;
     for (const ModelLayer& layer : weights_.layers) layers.push_back(layer.attention.cache_shape());
-    return {layers, max_tokens};
+    return {layers, shape_.sharing, max_tokens, options};
   }
 
   /// Memory that is kept between calls.
@@ -57,6 +64,14 @@ class Model {
   Matrix read_all(std::span<const TokenId> tokens, headwise::KvCache<T>& cache, Scratch& scratch, ExecutorRef executor,
                   const ReadHooks& hooks = {}) const;
 
+  /// What the layers read for these tokens, [token][hidden].
+  Matrix embed(std::span<const TokenId> tokens) const;
+  /// The final hidden states of tokens whose `states` come into layer `first_layer` [token][hidden], which were not read
+  /// before. Layers before it are not run and append nothing.
+  template <class T>
+  Matrix read_states(Matrix states, Index first_layer, headwise::KvCache<T>& cache, Scratch& scratch,
+                     ExecutorRef executor, const ReadHooks& hooks = {}) const;
+
   /// Logits [vocabulary_size] of the token that follows a final hidden state.
   Vector logits(const Vector& hidden, ExecutorRef executor) const;
   /// The same for several, [token][hidden] → [token][vocabulary_size].
@@ -64,10 +79,12 @@ class Model {
 
  private:
   const ModelLayer& layer(Index i) const { return weights_.layers[static_cast<std::size_t>(i)]; }
-  /// Leaves the tokens' states after the last layer in scratch.residual.
+  /// Takes the tokens' states in scratch.residual from before a layer to after the last.
   template <class T>
-  void run(std::span<const TokenId> tokens, headwise::KvCache<T>& cache, Scratch& scratch, ExecutorRef executor,
-           const ReadHooks& hooks) const;
+  void run_layers(Index first_layer, headwise::KvCache<T>& cache, Scratch& scratch, ExecutorRef executor,
+                  const ReadHooks& hooks) const;
+  template <class T>
+  void check_tokens(std::span<const TokenId> tokens, const headwise::KvCache<T>& cache) const;
   void run_feed_forward(const ModelLayer& layer, Scratch& scratch, ExecutorRef executor) const;
 
   ModelShape shape_;

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "headwise/regroup/module.hpp"
 #include "llama/file/dequantize.hpp"
 
 namespace llama {
@@ -72,30 +73,31 @@ class TensorReader {
 
 headwise::regroup::AttentionWeights take_attention(TensorReader& tensors, const ModelShape& shape, Index layer) {
   const std::string prefix = "blk." + std::to_string(layer) + ".attn_";
+  const std::string kv_prefix = "blk." + std::to_string(shape.sharing.source(layer)) + ".attn_";
   const Index hidden = shape.hidden_size, heads = shape.num_heads;
   const KvHeads& kv_heads = shape.kv_heads_of(layer);
-  const auto bias = [&](const char* name, Index length) {
-    return tensors.has(prefix + name + ".bias") ? tensors.vector(prefix + name + ".bias", length) : Vector();
+  const auto bias = [&](const std::string& name, Index length) {
+    return tensors.has(name + ".bias") ? tensors.vector(name + ".bias", length) : Vector();
   };
   return {.num_heads = heads,
           .num_kv_heads = kv_heads.count,
           .head_dim = shape.head_dim,
           .value_dim = shape.value_dim,
           .query = tensors.matrix(prefix + "q.weight", heads * shape.head_dim, hidden),
-          .key = tensors.matrix(prefix + "k.weight", kv_heads.count * shape.head_dim, hidden),
-          .value = tensors.matrix(prefix + "v.weight", kv_heads.count * shape.value_dim, hidden),
+          .key = tensors.matrix(kv_prefix + "k.weight", kv_heads.count * shape.head_dim, hidden),
+          .value = tensors.matrix(kv_prefix + "v.weight", kv_heads.count * shape.value_dim, hidden),
           .output = tensors.matrix(prefix + "output.weight", hidden, heads * shape.value_dim),
-          .query_bias = bias("q", heads * shape.head_dim),
-          .key_bias = bias("k", kv_heads.count * shape.head_dim),
-          .value_bias = bias("v", kv_heads.count * shape.value_dim),
-          .output_bias = bias("output", hidden),
+          .query_bias = bias(prefix + "q", heads * shape.head_dim),
+          .key_bias = bias(kv_prefix + "k", kv_heads.count * shape.head_dim),
+          .value_bias = bias(kv_prefix + "v", kv_heads.count * shape.value_dim),
+          .output_bias = bias(prefix + "output", hidden),
           .head_map = kv_heads.map};
 }
 
 ModelLayer take_layer(TensorReader& tensors, const ModelShape& shape, Index layer) {
   const std::string prefix = "blk." + std::to_string(layer) + ".";
   return {.attention_norm = tensors.vector(prefix + "attn_norm.weight", shape.hidden_size),
-          .attention = make_attention(shape, take_attention(tensors, shape, layer)),
+          .attention = make_attention(shape, take_attention(tensors, shape, layer), !shape.sharing.is_producer(layer)),
           .feed_forward_norm = tensors.vector(prefix + "ffn_norm.weight", shape.hidden_size),
           .gate = tensors.linear(prefix + "ffn_gate", shape.feed_forward_size, shape.hidden_size),
           .up = tensors.linear(prefix + "ffn_up", shape.feed_forward_size, shape.hidden_size),
@@ -111,9 +113,10 @@ headwise::regroup::AttentionWeights read_attention(const Gguf& file, const Model
 }
 
 headwise::nn::MultiHeadAttention make_attention(const ModelShape& shape,
-                                                const headwise::regroup::AttentionWeights& weights) {
+                                                const headwise::regroup::AttentionWeights& weights, bool borrows_kv) {
   headwise::nn::MultiHeadAttentionOptions options;
   options.rope = shape.rope;
+  options.borrows_kv = borrows_kv;
   return headwise::regroup::to_module(weights, options);
 }
 

@@ -4,7 +4,8 @@
 #include <vector>
 
 #include "llama/file/gguf.hpp"
-#include "headwise/regroup.hpp"
+#include "headwise/nn.hpp"
+#include "headwise/regroup/attention_weights.hpp"
 #include "llama/model/model_shape.hpp"
 
 namespace llama {
@@ -22,13 +23,15 @@ struct ModelLayer {
   Linear down;               // [hidden][feed_forward]
 };
 
-/// The attention weights of a layer, as floats. Throws GgufError.
+/// The attention weights of a layer, as floats; the keys and values of a borrower are those of the layer it reads. Throws
+/// GgufError.
 headwise::regroup::AttentionWeights read_attention(const Gguf& file, const ModelShape& shape, Index layer,
                                                    ExecutorRef executor);
 /// A layer's attention with these weights, turned by the model's RoPE. Throws std::invalid_argument on weights that are
-/// not finite or disagree.
+/// not finite or disagree. A layer that borrows keys and values leaves those of the weights out.
 headwise::nn::MultiHeadAttention make_attention(const ModelShape& shape,
-                                                const headwise::regroup::AttentionWeights& weights);
+                                                const headwise::regroup::AttentionWeights& weights,
+                                                bool borrows_kv = false);
 
 /// The weights of a Llama model as floats.
 struct ModelWeights {

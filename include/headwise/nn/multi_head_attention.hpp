@@ -10,6 +10,7 @@
 #include "headwise/attention/attention.hpp"
 #include "headwise/cache/kv_cache.hpp"
 #include "headwise/cache/kv_rows.hpp"
+#include "headwise/nn/check_cache.hpp"
 #include "headwise/nn/linear.hpp"
 #include "headwise/nn/multi_head_attention_options.hpp"
 #include "headwise/nn/rope.hpp"
@@ -31,6 +32,10 @@ concept KvGrouping = !requires(G& matrix) { matrix.rows(); } &&  // Eigen's fail
 /// follow what it holds. So a prompt, a piece of one and a single new token are the same call, and a token's y comes out
 /// bit for bit the same in each (but see DynamicNtkScaling), with any executor.
 ///
+/// With borrows_kv (Cross-Layer Attention, Brandon et al. 2024, arXiv 2405.12981) it has no Wk and Wv, appends nothing and
+/// attends to the keys and values of the layer that is its source in the cache's KvSharing. That layer's module must have
+/// taken this step's tokens before: x stands at the positions of the last tokens it appended.
+///
 /// All forward functions are const and may run at the same time with workspaces and caches of their own. On
 /// std::invalid_argument, and on what `groups` throws, y and the cache's tokens are as they were. y may be x.
 class MultiHeadAttention {
@@ -42,23 +47,27 @@ class MultiHeadAttention {
         attention_(Heads<>(options_.num_heads, *options_.num_kv_heads, *options_.head_dim, *options_.value_dim),
                    *options_.head_map) {
     headwise::detail::check_options(detail::attention_options(options_), options_.num_heads);
+    require(!options_.borrows_kv || !options_.key_bias, "key_bias (true) must be false where borrows_kv is true");
+    require(!options_.borrows_kv || !options_.value_bias, "value_bias (true) must be false where borrows_kv is true");
     if (options_.rope) rope_.emplace(*options_.head_dim, *options_.rope);
   }
 
   /// The options with every unset count filled in.
   const Options& options() const { return options_; }
   const Heads<>& heads() const { return attention_.heads(); }
-  /// Numbers in the weights and biases.
+  /// Whether it attends to the keys and values of another layer.
+  bool borrows_kv() const { return options_.borrows_kv; }
+  /// Numbers in the weights and biases; a borrower has no key and value weights.
   Index parameters() const {
     Index total = 0;
     for (const Shape& s : shapes()) total += s.outputs * s.inputs + (s.bias ? s.outputs : 0);
     return total;
   }
-  /// Bytes of K and V that one token adds to a cache of `storage`, without the padding of its dimensions.
+  /// Bytes of K and V that one token adds to a cache of `storage`, without the padding of its dimensions; 0 of a borrower.
   Index kv_bytes_per_token(Storage storage) const {
-    return heads().num_kv_heads() * (heads().head_dim() + heads().value_dim()) * size_of(storage);
+    return new_kv_heads() * (heads().head_dim() + heads().value_dim()) * size_of(storage);
   }
-  /// What a KvCache needs to know of this layer.
+  /// What a KvCache needs to know of this layer; of a borrower, the shape of what it reads.
   LayerShape cache_shape() const { return {heads().num_kv_heads(), heads().head_dim(), heads().value_dim()}; }
 
   /// Sets all weights, each a Linear that keeps or refers to its numbers; a Matrix converts to one that keeps them.
@@ -68,14 +77,14 @@ class MultiHeadAttention {
   ///   output  [hidden_size][num_heads·value_dim]
   /// Throws std::invalid_argument when a shape differs, or a bias is there or missing against the options.
   void set_weights(Linear query, Linear key, Linear value, Linear output) {
-    const Linear* given[] = {&query, &key, &value, &output};
-    const auto wanted = shapes();
-    for (std::size_t i = 0; i < wanted.size(); ++i) check_weight(*given[i], wanted[i]);
-    query_ = std::move(query);
-    key_ = std::move(key);
-    value_ = std::move(value);
-    output_ = std::move(output);
-    has_weights_ = true;
+    require(!borrows_kv(),
+            "key and value weights (given) must not be given where borrows_kv is true: set_weights(query, output)");
+    keep_weights(std::move(query), std::move(key), std::move(value), std::move(output));
+  }
+  /// The same for a layer that borrows keys and values.
+  void set_weights(Linear query, Linear output) {
+    require(borrows_kv(), "key and value weights (missing) must be given where borrows_kv is false");
+    keep_weights(std::move(query), {}, {}, std::move(output));
   }
 
   /// Self-attention of one sequence, all of its tokens at once, without a cache.
@@ -90,6 +99,7 @@ class MultiHeadAttention {
   template <Executor E = Serial>
   void forward(const MatrixRef& x, Eigen::Ref<Matrix> y, Workspace& workspace, E&& executor = Serial{}) const {
     check(x, y);
+    check_makes_kv("forward without a cache");
     if (x.rows() == 0) return;
     const ExecutorRef run(executor);
     const Activations a = project(x, 1, workspace, run);
@@ -122,18 +132,21 @@ class MultiHeadAttention {
   void forward(const MatrixRef& x, KvCache<T>& cache, Index layer, Eigen::Ref<Matrix> y, Workspace& workspace,
                G&& groups, E&& executor = Serial{}) const {
     check(x, y);
-    check_cache("x", x.rows(), cache, layer);
+    detail::check_cache("x", x.rows(), cache, layer, cache_shape());
+    detail::check_role(borrows_kv(), x.rows() / cache.num_sequences(), cache, layer);
     if (x.rows() == 0) return;
     const ExecutorRef run(executor);
     const Activations a = project(x, cache.num_sequences(), workspace, run);
-    for (Index b = 0; rope_ && b < a.sequences; ++b) rope_->apply(a.query_and_key(b), cache.num_tokens(layer, b), run);
-    cache.append(layer, a.key(), a.value());
+    for (Index b = 0; rope_ && b < a.sequences; ++b)
+      rope_->apply(a.query_and_key(b), first_position(cache, layer, b, a.tokens), run);
+    if (!borrows_kv()) cache.append(layer, a.key(), a.value());
     try {
       headwise::Options options = detail::attention_options(options_);
       options.group_boundaries = groups(std::as_const(cache), layer);
       attend(a, cache.layer(layer), options, y, run);
     } catch (...) {
-      for (Index b = 0; b < a.sequences; ++b) cache.truncate(layer, b, cache.num_tokens(layer, b) - a.tokens);
+      for (Index b = 0; !borrows_kv() && b < a.sequences; ++b)
+        cache.truncate(layer, b, cache.num_tokens(layer, b) - a.tokens);
       throw;
     }
   }
@@ -143,7 +156,8 @@ class MultiHeadAttention {
   template <class T, Executor E = Serial>
   void fill_cross(const MatrixRef& memory, KvCache<T>& cache, Index layer = 0, E&& executor = Serial{}) const {
     check_input("memory", memory);
-    check_cache("memory", memory.rows(), cache, layer);
+    check_makes_kv("fill_cross");
+    detail::check_cache("memory", memory.rows(), cache, layer, cache_shape());
     for (Index b = 0; b < cache.num_sequences(); ++b)
       require(cache.num_tokens(layer, b) == 0, "layer ", layer, " of the cache (", cache.num_tokens(layer, b),
               " tokens) must be empty before fill_cross; clear the cache first");
@@ -170,7 +184,7 @@ class MultiHeadAttention {
   void forward_cross(const MatrixRef& x, const KvCache<T>& cache, Index layer, Eigen::Ref<Matrix> y,
                      Workspace& workspace, E&& executor = Serial{}) const {
     check(x, y);
-    check_cache("x", x.rows(), cache, layer);
+    detail::check_cache("x", x.rows(), cache, layer, cache_shape());
     if (x.rows() == 0) return;
     const ExecutorRef run(executor);
     const Activations a = reserve(x.rows(), cache.num_sequences(), workspace);
@@ -194,13 +208,28 @@ class MultiHeadAttention {
   template <class T>
   static constexpr auto standing_groups = [](const KvCache<T>&, Index) { return std::span<const Index>(); };
 
+  /// KV heads that a pass projects.
+  Index new_kv_heads() const { return borrows_kv() ? 0 : heads().num_kv_heads(); }
+
+  /// Of all weights; those that a borrower lacks have no outputs.
   std::array<Shape, 4> shapes() const {
     const Index hidden = options_.hidden_size;
-    const Index H = heads().num_heads(), G = heads().num_kv_heads(), dk = heads().head_dim(), dv = heads().value_dim();
+    const Index H = heads().num_heads(), G = new_kv_heads(), dk = heads().head_dim(), dv = heads().value_dim();
     return {Shape{"query", H * dk, hidden, options_.query_bias}, Shape{"key", G * dk, hidden, options_.key_bias},
             Shape{"value", G * dv, hidden, options_.value_bias}, Shape{"output", hidden, H * dv, options_.output_bias}};
   }
 
+  void keep_weights(Linear query, Linear key, Linear value, Linear output) {
+    const Linear* given[] = {&query, &key, &value, &output};
+    const auto wanted = shapes();
+    for (std::size_t i = 0; i < wanted.size(); ++i)
+      if (wanted[i].outputs > 0) check_weight(*given[i], wanted[i]);
+    query_ = std::move(query);
+    key_ = std::move(key);
+    value_ = std::move(value);
+    output_ = std::move(output);
+    has_weights_ = true;
+  }
   static void check_weight(const Linear& weight, const Shape& shape) {
     require(weight.outputs() == shape.outputs && weight.inputs() == shape.inputs, shape.name, " weight (",
             weight.outputs(), " x ", weight.inputs(), ") must be ", shape.outputs, " x ", shape.inputs);
@@ -218,20 +247,18 @@ class MultiHeadAttention {
     require(y.rows() == x.rows() && y.cols() == options_.hidden_size, "y (", y.rows(), " x ", y.cols(), ") must be ",
             x.rows(), " x ", options_.hidden_size);
   }
+  void check_makes_kv(const char* call) const {
+    require(!borrows_kv(), "borrows_kv (true) must be false for ", call, ": there are no key and value weights");
+  }
+  /// Where x's first token stands: behind what the cache holds, or, where the producer has appended, at the first of
+  /// as many tokens at its end.
   template <class T>
-  void check_cache(const char* name, Index rows, const KvCache<T>& cache, Index layer) const {
-    const LayerShape have = cache.layer_shape(layer), want = cache_shape();
-    require(
-        have.num_kv_heads == want.num_kv_heads && have.head_dim == want.head_dim && have.value_dim == want.value_dim,
-        "layer ", layer, " of the cache (num_kv_heads ", have.num_kv_heads, ", head_dim ", have.head_dim,
-        ", value_dim ", have.value_dim, ") must have num_kv_heads ", want.num_kv_heads, ", head_dim ", want.head_dim,
-        ", value_dim ", want.value_dim);
-    require(rows % cache.num_sequences() == 0, name, " (", rows,
-            " rows) must hold equally many tokens for each of the ", cache.num_sequences(), " sequences of the cache");
+  Index first_position(const KvCache<T>& cache, Index layer, Index sequence, Index tokens) const {
+    return cache.num_tokens(layer, sequence) - (borrows_kv() ? tokens : 0);
   }
 
   Activations reserve(Index rows, Index sequences, Workspace& workspace) const {
-    Activations a{heads(), heads().num_kv_heads(), sequences, rows / sequences, nullptr, nullptr, nullptr};
+    Activations a{heads(), new_kv_heads(), sequences, rows / sequences, nullptr, nullptr, nullptr};
     a.qk = workspace.reserve(rows * (a.qk_width() + a.value_width() + a.attended_width()));
     a.v = a.qk + rows * a.qk_width();
     a.attended = a.v + rows * a.value_width();
@@ -241,6 +268,7 @@ class MultiHeadAttention {
   Activations project(const MatrixRef& x, Index sequences, Workspace& workspace, ExecutorRef run) const {
     const Activations a = reserve(x.rows(), sequences, workspace);
     query_(x, a.map(a.qk, a.query_width(), a.qk_width()), run);
+    if (borrows_kv()) return a;
     key_(x, a.map(a.qk + a.query_width(), a.key_width(), a.qk_width()), run);
     value_(x, a.map(a.v, a.value_width(), a.value_width()), run);
     return a;

@@ -42,6 +42,9 @@ struct MultiHeadAttentionOptions {
   std::shared_ptr<const RelativeBias> relative_bias{};
   /// Which KV head each query head reads; unset: consecutive groups of equal size.
   std::optional<HeadMap> head_map{};
+  /// Cross-Layer Attention: the layer has no key and value projections and attends to those of another layer in the same
+  /// cache (KvSharing). num_kv_heads, dimensions and rope are that layer's; key_bias and value_bias must be off.
+  bool borrows_kv = false;
 };
 
 namespace detail {

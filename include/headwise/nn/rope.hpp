@@ -29,6 +29,7 @@ struct RopeOptions {
   /// Dimensions that turn, the first of each head; even, 2 … head_dim. 0: all. The rest passes unchanged.
   Index rotary_dim = 0;
   RopeScaling scaling{};
+  friend bool operator==(const RopeOptions&, const RopeOptions&) = default;
 };
 
 /// Rotary position embedding of queries and keys: at position p, pair i of every head turns by the angle p·f_i,

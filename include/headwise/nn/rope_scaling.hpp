@@ -22,6 +22,7 @@ namespace headwise::nn {
 /// Position interpolation: f_i / factor.
 struct LinearScaling {
   double factor = 1.0;
+  friend bool operator==(const LinearScaling&, const LinearScaling&) = default;
 };
 
 /// NTK-aware scaling that follows the length L of the sequence (largest position + 1): beyond original_max_position the
@@ -34,6 +35,7 @@ struct LinearScaling {
 struct DynamicNtkScaling {
   double factor = 1.0;
   Index original_max_position = 0;
+  friend bool operator==(const DynamicNtkScaling&, const DynamicNtkScaling&) = default;
 };
 
 /// YaRN (arXiv 2309.00071): high frequencies stay, low ones are divided by factor, a linear ramp between them over the
@@ -50,6 +52,7 @@ struct YarnScaling {
   std::optional<double> mscale_all_dim{};  //
   /// Whether the ends of the ramp are rounded outwards to whole pairs (gpt-oss: false).
   bool truncate = true;
+  friend bool operator==(const YarnScaling&, const YarnScaling&) = default;
 };
 
 /// Llama 3.1: wavelengths below original_max_position / high_freq_factor stay, those above original_max_position /
@@ -59,6 +62,7 @@ struct Llama3Scaling {
   double low_freq_factor = 1.0;
   double high_freq_factor = 4.0;
   Index original_max_position = 0;
+  friend bool operator==(const Llama3Scaling&, const Llama3Scaling&) = default;
 };
 
 /// One of the above, or none.

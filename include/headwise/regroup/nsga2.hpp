@@ -57,7 +57,10 @@ class Evolution {
 
   ParetoFront<Chromosome> run(std::span<const Chromosome> initial) {
     for (const Chromosome& chromosome : initial) admit(chromosome);
-    admit_new(options_.population, [&] { return std::pair(problem_.random(random_), problem_.random(random_)); });
+    // Braces, not parentheses: they fix which is drawn first.
+    admit_new(options_.population, [&] {
+      return std::pair<Chromosome, Chromosome>{problem_.random(random_), problem_.random(random_)};
+    });
     select();
     for (Index generation = 1; generation <= options_.generations; ++generation) {
       admit_new(std::ssize(living_) + options_.population, [&] { return children(); });

@@ -27,6 +27,7 @@ class Refinement {
     for (Index h = 0; h < num_heads(); ++h)
       for (Index other = 0; other < num_heads(); ++other) to_group(h, label(other)) += distance(h, other);
     for (Index h = 0; h < num_heads(); ++h) within(label(h)) += to_group(h, label(h)) / 2;
+    rounding_ = kRounding * distances.error(Partition::contiguous(num_heads(), 1));
   }
 
   /// Moves head h to the group where the error falls most; false where it falls in none by more than rounding.
@@ -40,7 +41,7 @@ class Refinement {
       const double before = share(within(from), size(from)) + share(within(to), size(to));
       const double after =
           share(within(from) - to_group(h, from), size(from) - 1) + share(within(to) + to_group(h, to), size(to) + 1);
-      if (before - after > std::max(most, kRounding * before)) {
+      if (before - after > std::max(most, rounding_)) {
         most = before - after;
         best = to;
       }
@@ -57,7 +58,7 @@ class Refinement {
     const double before = share(within(a), size(a)) + share(within(b), size(b));
     const double after = share(within(a) - to_group(h, a) + to_group(other, a) - distance(h, other), size(a)) +
                          share(within(b) - to_group(other, b) + to_group(h, b) - distance(h, other), size(b));
-    if (before - after <= kRounding * before) return false;
+    if (before - after <= rounding_) return false;
     move(h, b);
     move(other, a);
     return true;
@@ -67,7 +68,8 @@ class Refinement {
   Partition partition() const { return Partition::from_labels(labels_); }
 
  private:
-  static constexpr double kRounding = 1e-9;  // gains below this share of the error are rounding and could go in circles
+  // Gains below this share of the error of a single group may be rounding of the sums, and could go in circles.
+  static constexpr double kRounding = 1e-12;
 
   void move(Index h, Index to) {
     const Index from = label(h);
@@ -90,6 +92,7 @@ class Refinement {
   double& to_group(Index h, Index g) { return to_group_[static_cast<std::size_t>(h * num_groups_ + g)]; }
 
   const WeightDistances& distances_;
+  double rounding_ = 0;
   std::vector<Index> labels_;  // [head] → group
   Index num_groups_;
   std::vector<Index> sizes_;      // [group]

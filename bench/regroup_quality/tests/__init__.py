@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Run by ../test_scripts.py."""

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include "headwise/cache/kv_cache.hpp"
+#include "headwise/core/error.hpp"
+
+// What a module asks of the cache it is given. Each throws std::invalid_argument that names what does not fit.
+
+namespace headwise::nn::detail {
+
+/// The layer has the module's shape, and the rows of x or memory are equally many for each sequence.
+template <class T>
+void check_cache(const char* name, Index rows, const KvCache<T>& cache, Index layer, const LayerShape& want) {
+  const LayerShape have = cache.layer_shape(layer);
+  require(have == want, "layer ", layer, " of the cache (num_kv_heads ", have.num_kv_heads, ", head_dim ",
+          have.head_dim, ", value_dim ", have.value_dim, ") must have num_kv_heads ", want.num_kv_heads, ", head_dim ",
+          want.head_dim, ", value_dim ", want.value_dim);
+  require(rows % cache.num_sequences() == 0, name, " (", rows, " rows) must hold equally many tokens for each of the ",
+          cache.num_sequences(), " sequences of the cache");
+}
+
+/// A module that makes keys and values has a layer of its own; one that borrows them comes after their producer, which
+/// has appended as many tokens of each sequence as x has.
+template <class T>
+void check_role(bool borrows_kv, Index tokens, const KvCache<T>& cache, Index layer) {
+  const Index source = cache.sharing().source(layer);
+  require(borrows_kv || source == layer, "borrows_kv (false) must be true for layer ", layer,
+          " of the cache, which reads the keys and values of layer ", source);
+  for (Index b = 0; borrows_kv && b < cache.num_sequences(); ++b)
+    require(cache.num_tokens(layer, b) >= tokens, "layer ", source, " of the cache (", cache.num_tokens(layer, b),
+            " tokens in sequence ", b, ") must hold at least the ", tokens, " tokens of x, since layer ", layer,
+            " borrows its keys and values: run its producer first");
+}
+
+}  // namespace headwise::nn::detail
