@@ -3,8 +3,6 @@
 
 // Methods that make and choose head groups. Needs Eigen, as nn.hpp does.
 #include "headwise/nn.hpp"
-#include "headwise/regroup/key_driven.hpp"
-#include "headwise/regroup/key_driven_allocation.hpp"
 #include "headwise/regroup/partition.hpp"
 #include "headwise/regroup/attention_weights.hpp"
 #include "headwise/regroup/module.hpp"
@@ -28,3 +26,7 @@
 #include "headwise/regroup/qcqa.hpp"
 #include "headwise/regroup/qcqa_layers.hpp"
 #include "headwise/regroup/qcqa_output.hpp"
+
+// choosing them while decoding, by the norms of the keys (KDGQA, DGQA)
+#include "headwise/regroup/key_driven_allocation.hpp"
+#include "headwise/regroup/key_driven.hpp"
