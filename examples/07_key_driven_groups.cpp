@@ -4,7 +4,7 @@
 
 #include <headwise/headwise.hpp>
 #include <headwise/reference.hpp>
-#include <headwise/regroup/key_driven.hpp>
+#include <headwise/regroup/key_driven/groups.hpp>
 
 #include <algorithm>
 #include <cmath>

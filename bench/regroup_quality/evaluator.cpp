@@ -5,7 +5,7 @@
 #include <cmath>
 #include <utility>
 
-#include "headwise/regroup/key_driven.hpp"
+#include "headwise/regroup/key_driven/groups.hpp"
 
 namespace quality {
 

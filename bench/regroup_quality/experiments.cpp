@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "conversions.hpp"
-#include "headwise/regroup/key_driven.hpp"
+#include "headwise/regroup/key_driven/groups.hpp"
 #include "llama/model/calibration.hpp"
 
 namespace quality {

@@ -5,10 +5,10 @@
 #include <iostream>
 #include <sstream>
 
-#include "headwise/regroup/qcqa.hpp"
-#include "headwise/regroup/qcqa_layers.hpp"
-#include "headwise/regroup/search.hpp"
-#include "headwise/regroup/weight_sharing_error.hpp"
+#include "headwise/regroup/qcqa/layer.hpp"
+#include "headwise/regroup/qcqa/layers.hpp"
+#include "headwise/regroup/search/asym_gqa.hpp"
+#include "headwise/regroup/qcqa/weight_sharing_error.hpp"
 #include "llama/file/new_file.hpp"
 
 namespace regroup_tool {

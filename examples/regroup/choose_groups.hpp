@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "command_line.hpp"
-#include "headwise/regroup/activations.hpp"
+#include "headwise/regroup/search/activations.hpp"
 #include "headwise/regroup/partition.hpp"
 
 namespace regroup_tool {

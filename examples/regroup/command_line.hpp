@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-#include "headwise/regroup/pooling.hpp"
+#include "headwise/regroup/convert/pooling.hpp"
 #include "llama/file/tensor_type.hpp"
 
 namespace regroup_tool {

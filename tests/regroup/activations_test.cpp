@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "headwise/regroup/activations.hpp"
+#include "headwise/regroup/search/activations.hpp"
 
 #include <gtest/gtest.h>
 

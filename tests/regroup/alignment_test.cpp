@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "headwise/regroup/alignment.hpp"
+#include "headwise/regroup/convert/alignment.hpp"
 
 #include <gtest/gtest.h>
 
@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "headwise/regroup/module.hpp"
-#include "headwise/regroup/pooling_error.hpp"
+#include "headwise/regroup/search/pooling_error.hpp"
 #include "tests/regroup/random_weights.hpp"
 #include "tests/support/errors.hpp"
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-#include "headwise/regroup/degrouping.hpp"
+#include "headwise/regroup/convert/degrouping.hpp"
 
 #include <gtest/gtest.h>
 
 #include <vector>
 
 #include "headwise/regroup/module.hpp"
-#include "headwise/regroup/pooling.hpp"
+#include "headwise/regroup/convert/pooling.hpp"
 #include "tests/regroup/random_weights.hpp"
 #include "tests/support/errors.hpp"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "headwise/regroup/enumerate.hpp"
+#include "headwise/regroup/search/enumerate.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "headwise/regroup/key_driven_allocation.hpp"
+#include "headwise/regroup/key_driven/allocation.hpp"
 
 #include <gtest/gtest.h>
 

@@ -9,7 +9,7 @@
 
 #include "headwise/attention/attention.hpp"
 #include "headwise/cache/kv_cache.hpp"
-#include "headwise/regroup/key_driven.hpp"
+#include "headwise/regroup/key_driven/groups.hpp"
 #include "tests/support/sanitizers.hpp"
 #if !defined(HEADWISE_TEST_ASAN) && !defined(HEADWISE_TEST_TSAN)
 #include "tests/support/counted_new.hpp"

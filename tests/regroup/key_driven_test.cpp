@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "headwise/regroup/key_driven.hpp"
+#include "headwise/regroup/key_driven/groups.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "headwise/regroup/nsga2.hpp"
+#include "headwise/regroup/qcqa/nsga2.hpp"
 
 #include <gtest/gtest.h>
 
@@ -23,12 +23,12 @@ struct Targets {
   std::vector<Index> targets;
   std::map<Index, int>* evaluations = nullptr;
 
-  Index random(SeededRandom& random) const { return random.below(count); }
-  std::pair<Index, Index> cross(Index a, Index b, SeededRandom& random) const {
+  Index random(Random& random) const { return random.below(count); }
+  std::pair<Index, Index> cross(Index a, Index b, Random& random) const {
     const Index step = random.below(3);
     return {(2 * a + b + step) / 3, (a + 2 * b + step) / 3};
   }
-  void mutate(Index& x, SeededRandom& random) const { x = (x + count + random.below(5) - 2) % count; }
+  void mutate(Index& x, Random& random) const { x = (x + count + random.below(5) - 2) % count; }
   Objectives evaluate(Index x) const {
     if (evaluations) ++(*evaluations)[x];
     Objectives result;
@@ -77,16 +77,16 @@ TEST(Nsga2, repeats_itself_for_a_seed_and_not_for_another) {
 
 TEST(Nsga2, draws_the_same_numbers_on_every_platform) {
   // mt19937_64's 10000th number of seed 5489 is fixed by the C++ standard; the mappings are integer or exact.
-  SeededRandom random(5489);
-  for (int i = 0; i < 9999; ++i) random.unit();
-  EXPECT_EQ(random.unit(), static_cast<double>(9981545732273789042u >> 11) / 9007199254740992.0);
-  SeededRandom again(5489);
+  Random random(5489);
+  for (int i = 0; i < 9999; ++i) random.uniform();
+  EXPECT_EQ(random.uniform(), static_cast<double>(9981545732273789042u >> 11) / 9007199254740992.0);
+  Random again(5489);
   for (int i = 0; i < 9999; ++i) again.below(2);
   EXPECT_EQ(again.below(1000), 42);
 }
 
 TEST(Nsga2, random_numbers_cover_their_range_evenly) {
-  SeededRandom random(1);
+  Random random(1);
   std::vector<int> drawn(7, 0);
   for (int i = 0; i < 70000; ++i) ++drawn[static_cast<std::size_t>(random.below(7))];
   for (const int count : drawn) EXPECT_NEAR(count, 10000, 600);  // 6 standard deviations of 93

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "headwise/regroup/pareto.hpp"
+#include "headwise/regroup/qcqa/pareto.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
-#include "headwise/regroup/pooling_error.hpp"
+#include "headwise/regroup/search/pooling_error.hpp"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <limits>
 
-#include "headwise/regroup/activations.hpp"
-#include "headwise/regroup/pooling.hpp"
+#include "headwise/regroup/search/activations.hpp"
+#include "headwise/regroup/convert/pooling.hpp"
 #include "headwise/regroup/random.hpp"
 #include "tests/regroup/random_weights.hpp"
 #include "tests/support/errors.hpp"

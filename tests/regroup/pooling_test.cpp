@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "headwise/regroup/pooling.hpp"
+#include "headwise/regroup/convert/pooling.hpp"
 
 #include <gtest/gtest.h>
 

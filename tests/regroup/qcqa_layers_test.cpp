@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "headwise/regroup/qcqa_layers.hpp"
+#include "headwise/regroup/qcqa/layers.hpp"
 
 #include <gtest/gtest.h>
 
@@ -10,7 +10,7 @@
 #include <sstream>
 #include <vector>
 
-#include "headwise/regroup/qcqa_output.hpp"
+#include "headwise/regroup/qcqa/output.hpp"
 #include "tests/regroup/layer_weights.hpp"
 #include "tests/support/errors.hpp"
 

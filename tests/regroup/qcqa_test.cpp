@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "headwise/regroup/qcqa.hpp"
+#include "headwise/regroup/qcqa/layer.hpp"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "headwise/regroup/qcqa_output.hpp"
+#include "headwise/regroup/qcqa/output.hpp"
 #include "tests/regroup/layer_weights.hpp"
 #include "tests/support/errors.hpp"
 

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
-#include "headwise/regroup/search.hpp"
+#include "headwise/regroup/search/asym_gqa.hpp"
 
 #include <gtest/gtest.h>
 
 #include <limits>
 
-#include "headwise/regroup/activations.hpp"
-#include "headwise/regroup/degrouping.hpp"
+#include "headwise/regroup/search/activations.hpp"
+#include "headwise/regroup/convert/degrouping.hpp"
 #include "headwise/regroup/module.hpp"
-#include "headwise/regroup/permutation.hpp"
-#include "headwise/regroup/pooling.hpp"
+#include "headwise/regroup/convert/permutation.hpp"
+#include "headwise/regroup/convert/pooling.hpp"
 #include "tests/regroup/random_weights.hpp"
 #include "tests/support/errors.hpp"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "headwise/regroup/weight_sharing_error.hpp"
+#include "headwise/regroup/qcqa/weight_sharing_error.hpp"
 
 #include <gtest/gtest.h>
 

@@ -5,7 +5,7 @@
 #include <span>
 #include <vector>
 
-#include "headwise/regroup/activations.hpp"
+#include "headwise/regroup/search/activations.hpp"
 #include "llama/model/model.hpp"
 
 namespace llama {

@@ -5,7 +5,7 @@
 #include <span>
 #include <utility>
 
-#include "headwise/regroup/key_driven.hpp"
+#include "headwise/regroup/key_driven/groups.hpp"
 #include "llama/model/model_weights.hpp"
 #include "llama/text/byte_pairs.hpp"
 

@@ -4,8 +4,8 @@
 #include <cmath>
 #include <cstdint>
 #include <random>
-#include <span>
 #include <utility>
+#include <vector>
 
 #include "headwise/core/index.hpp"
 
@@ -29,6 +29,9 @@ class Random {
   /// Uniform in [0, 1), a multiple of 2^-53.
   double uniform() { return static_cast<double>(engine_() >> 11) * 0x1p-53; }
 
+  /// True with the given probability.
+  bool chance(double probability) { return uniform() < probability; }
+
   /// Standard normal, by Marsaglia's polar method; two draws come of one pair, the second is kept.
   double normal() {
     if (has_spare_) {
@@ -48,7 +51,8 @@ class Random {
   }
 
   /// Every order of `items` is equally likely.
-  void shuffle(std::span<Index> items) {
+  template <class T>
+  void shuffle(std::vector<T>& items) {
     for (std::size_t i = items.size(); i > 1; --i)
       std::swap(items[i - 1], items[static_cast<std::size_t>(below(static_cast<Index>(i)))]);
   }

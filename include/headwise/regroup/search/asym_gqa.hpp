@@ -8,9 +8,9 @@
 #include <utility>
 #include <vector>
 
-#include "headwise/regroup/enumerate.hpp"
+#include "headwise/regroup/search/enumerate.hpp"
 #include "headwise/regroup/partition.hpp"
-#include "headwise/regroup/pooling_error.hpp"
+#include "headwise/regroup/search/pooling_error.hpp"
 #include "headwise/regroup/random.hpp"
 
 namespace headwise::regroup {
@@ -40,6 +40,9 @@ inline Grouping neighbour_groups(const Eigen::MatrixXd& gram, Index num_groups) 
   return {std::move(partition), error};
 }
 
+/// Whether a search may change the sizes of groups.
+enum class GroupSizes { free, kept };
+
 namespace detail {
 
 inline void check_options(const SearchOptions& options) {
@@ -47,30 +50,8 @@ inline void check_options(const SearchOptions& options) {
 }
 
 /// Changes smaller than this are rounding; taking them could go on for ever.
-inline double smallest_gain(const Eigen::MatrixXd& gram) { return 1e-12 * gram.diagonal().cwiseAbs().sum(); }
-
-/// Takes every swap, and with `relocate` every relocation that empties no group, that lowers the error, until none does.
-inline Grouping descend(const Eigen::MatrixXd& gram, const Partition& start, bool relocate) {
-  PoolingError state(gram, start);
-  const double gain = smallest_gain(gram);
-  for (bool moved = true; moved;) {
-    moved = false;
-    for (Index a = 0; a < state.num_heads(); ++a) {
-      for (Index g = 0; relocate && g < state.num_groups(); ++g)
-        if (state.size(state.group_of(a)) > 1 && state.relocation_change(a, g) < -gain) {
-          state.relocate(a, g);
-          moved = true;
-        }
-      for (Index b = 0; b < a; ++b)
-        if (state.swap_change(a, b) < -gain) {
-          state.swap(a, b);
-          moved = true;
-        }
-    }
-  }
-  Partition partition = state.partition();
-  const double error = pooling_error(gram, partition);  // afresh: without the rounding of the moves
-  return {std::move(partition), error};
+inline double smallest_gain(const Eigen::MatrixXd& gram) {
+  return 1e-12 * gram.cwiseAbs().maxCoeff() * static_cast<double>(gram.rows());
 }
 
 inline void keep_better(Grouping& best, Grouping other) {
@@ -95,16 +76,41 @@ inline Partition random_groups(Index num_heads, Index num_groups, Random& random
 
 }  // namespace detail
 
+/// From `start`, takes every exchange of two heads, and where sizes are free every move of a head that empties no group,
+/// that lowers the error, until none does: a local optimum. Throws std::invalid_argument where start has other heads.
+inline Grouping descend(const Eigen::MatrixXd& gram, const Partition& start, GroupSizes sizes = GroupSizes::free) {
+  PoolingError state(gram, start);
+  const double gain = detail::smallest_gain(gram);
+  for (bool moved = true; moved;) {
+    moved = false;
+    for (Index a = 0; a < state.num_heads(); ++a) {
+      for (Index g = 0; sizes == GroupSizes::free && g < state.num_groups(); ++g)
+        if (state.size(state.group_of(a)) > 1 && state.relocation_change(a, g) < -gain) {
+          state.relocate(a, g);
+          moved = true;
+        }
+      for (Index b = 0; b < a; ++b)
+        if (state.swap_change(a, b) < -gain) {
+          state.swap(a, b);
+          moved = true;
+        }
+    }
+  }
+  Partition partition = state.partition();
+  const double error = pooling_error(gram, partition);  // afresh: without the rounding of the moves
+  return {std::move(partition), error};
+}
+
 /// Groups of equal size (of sizes that differ by at most one where num_groups does not divide the heads). From
 /// neighbours, and from `restarts` random groups, heads of different groups are swapped as long as that lowers the error;
 /// the best end is kept, so the error is at most that of neighbours.
 inline Grouping symmetric_search(const Eigen::MatrixXd& gram, Index num_groups, const SearchOptions& options = {}) {
   detail::check_options(options);
   const Partition neighbours = neighbour_groups(gram, num_groups).partition;
-  Grouping best = detail::descend(gram, neighbours, false);
+  Grouping best = descend(gram, neighbours, GroupSizes::kept);
   Random random(options.seed);
   for (Index i = 0; i < options.restarts; ++i)
-    detail::keep_better(best, detail::descend(gram, detail::shuffled(neighbours, random), false));
+    detail::keep_better(best, descend(gram, detail::shuffled(neighbours, random), GroupSizes::kept));
   return best;
 }
 
@@ -154,11 +160,11 @@ inline Grouping merged_groups(const Eigen::MatrixXd& gram, Index num_groups) {
 /// at most the symmetric search's with the same options.
 inline Grouping asymmetric_search(const Eigen::MatrixXd& gram, Index num_groups, const SearchOptions& options = {}) {
   Grouping best = symmetric_search(gram, num_groups, options);
-  detail::keep_better(best, detail::descend(gram, best.partition, true));
-  detail::keep_better(best, detail::descend(gram, merged_groups(gram, num_groups).partition, true));
+  detail::keep_better(best, descend(gram, best.partition));
+  detail::keep_better(best, descend(gram, merged_groups(gram, num_groups).partition));
   Random random(options.seed);
   for (Index i = 0; i < options.restarts; ++i)
-    detail::keep_better(best, detail::descend(gram, detail::random_groups(gram.rows(), num_groups, random), true));
+    detail::keep_better(best, descend(gram, detail::random_groups(gram.rows(), num_groups, random)));
   return best;
 }
 

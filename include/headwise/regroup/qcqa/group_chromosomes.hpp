@@ -7,10 +7,10 @@
 #include <vector>
 
 #include "headwise/core/index.hpp"
-#include "headwise/regroup/pareto.hpp"
+#include "headwise/regroup/qcqa/pareto.hpp"
 #include "headwise/regroup/partition.hpp"
-#include "headwise/regroup/seeded_random.hpp"
-#include "headwise/regroup/weight_sharing_error.hpp"
+#include "headwise/regroup/random.hpp"
+#include "headwise/regroup/qcqa/weight_sharing_error.hpp"
 
 namespace headwise::regroup {
 
@@ -48,21 +48,21 @@ class AnyGroups {
       : distances_(distances), max_groups_(max_groups), crossover_(crossover) {}
 
   // Labels are drawn from a random number of groups: drawn from all, nearly every grouping would have as many groups.
-  Partition random(SeededRandom& random) const {
+  Partition random(Random& random) const {
     const Index groups = 1 + random.below(max_groups_);
     std::vector<Index> labels(static_cast<std::size_t>(num_heads()));
     for (Index& label : labels) label = random.below(groups);
     return Partition::from_labels(labels);
   }
 
-  std::pair<Partition, Partition> cross(const Partition& a, const Partition& b, SeededRandom& random) const {
+  std::pair<Partition, Partition> cross(const Partition& a, const Partition& b, Random& random) const {
     if (crossover_ == GroupCrossover::simulated_binary) return simulated_binary(a, b, random);
     Partition first = with_groups_of(a, b, random);
     return {std::move(first), with_groups_of(b, a, random)};
   }
 
   // Every head moves with probability 1 / heads: to any group or to a new one.
-  void mutate(Partition& child, SeededRandom& random) const {
+  void mutate(Partition& child, Random& random) const {
     std::vector<Index> labels = labels_of(child);
     Index groups = child.num_groups();
     for (Index& label : labels)
@@ -79,7 +79,7 @@ class AnyGroups {
  private:
   Index num_heads() const { return distances_.num_heads(); }
 
-  Partition with_groups_of(const Partition& a, const Partition& b, SeededRandom& random) const {
+  Partition with_groups_of(const Partition& a, const Partition& b, Random& random) const {
     std::vector<Index> labels = labels_of(a);
     for (Index g = 0; g < b.num_groups(); ++g)
       if (random.chance(0.5))
@@ -88,7 +88,7 @@ class AnyGroups {
   }
 
   // Groups beyond max_groups join random ones.
-  Partition join_surplus(const Partition& partition, SeededRandom& random) const {
+  Partition join_surplus(const Partition& partition, Random& random) const {
     std::vector<Index> labels = labels_of(partition);
     for (Index surplus = max_groups_; surplus < partition.num_groups(); ++surplus)
       std::ranges::replace(labels, surplus, random.below(max_groups_));
@@ -96,11 +96,11 @@ class AnyGroups {
   }
 
   // The spread of SBX is (2u)^(1/4) or its mirror; square roots and fma are exact alike everywhere, pow is not.
-  std::pair<Partition, Partition> simulated_binary(const Partition& a, const Partition& b, SeededRandom& random) const {
+  std::pair<Partition, Partition> simulated_binary(const Partition& a, const Partition& b, Random& random) const {
     std::vector<Index> first = labels_of(a), second = labels_of(b);
     for (std::size_t h = 0; h < first.size(); ++h) {
       if (random.chance(0.5)) continue;
-      const double u = random.unit();
+      const double u = random.uniform();
       const double spread = std::sqrt(std::sqrt(u < 0.5 ? 2 * u : 0.5 / (1 - u)));
       const double middle = 0.5 * static_cast<double>(first[h] + second[h]);
       const double half = (random.chance(0.5) ? 0.5 : -0.5) * static_cast<double>(first[h] - second[h]);
@@ -128,20 +128,20 @@ class EqualGroups {
 
   EqualGroups(const WeightDistances& distances, Index group_size) : distances_(distances), group_size_(group_size) {}
 
-  Partition random(SeededRandom& random) const {
+  Partition random(Random& random) const {
     std::vector<Index> order(static_cast<std::size_t>(distances_.num_heads()));
     for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<Index>(i);
     random.shuffle(order);
     return cut(order);
   }
 
-  std::pair<Partition, Partition> cross(const Partition& a, const Partition& b, SeededRandom& random) const {
+  std::pair<Partition, Partition> cross(const Partition& a, const Partition& b, Random& random) const {
     Partition first = with_groups_of(a, b, random);
     return {std::move(first), with_groups_of(b, a, random)};
   }
 
   // Every head changes places with a random one with probability 1 / heads.
-  void mutate(Partition& child, SeededRandom& random) const {
+  void mutate(Partition& child, Random& random) const {
     std::vector<Index> labels = labels_of(child);
     for (Index& label : labels)
       if (random.below(std::ssize(labels)) == 0)
@@ -154,7 +154,7 @@ class EqualGroups {
 
  private:
   // Some whole groups of b, then the heads left over in the order of a's groups, which so stay together mostly.
-  Partition with_groups_of(const Partition& a, const Partition& b, SeededRandom& random) const {
+  Partition with_groups_of(const Partition& a, const Partition& b, Random& random) const {
     std::vector<Index> order;
     std::vector<bool> placed(static_cast<std::size_t>(a.num_heads()), false);
     for (Index g = 0; g < b.num_groups(); ++g)

@@ -13,15 +13,15 @@
 
 #include "headwise/core/error.hpp"
 #include "headwise/core/index.hpp"
-#include "headwise/regroup/pareto.hpp"
-#include "headwise/regroup/seeded_random.hpp"
+#include "headwise/regroup/qcqa/pareto.hpp"
+#include "headwise/regroup/random.hpp"
 
 namespace headwise::regroup {
 
 /// What evolve() needs to know of a problem: its chromosomes, their objectives (all minimised) and how they breed.
 template <class P>
 concept EvolutionProblem = requires(const P& problem, const typename P::Chromosome& parent,
-                                    typename P::Chromosome& child, SeededRandom& random) {
+                                    typename P::Chromosome& child, Random& random) {
   requires std::copyable<typename P::Chromosome>;
   { problem.random(random) } -> std::same_as<typename P::Chromosome>;
   { problem.cross(parent, parent, random) } -> std::same_as<std::pair<typename P::Chromosome, typename P::Chromosome>>;
@@ -157,7 +157,7 @@ class Evolution {
 
   const Problem& problem_;
   const EvolutionOptions& options_;
-  SeededRandom random_;
+  Random random_;
   std::vector<Individual> parents_, living_;  // living: the parents, then their children so far
   std::set<Key> keys_;                        // of the living
   ParetoFront<Chromosome> front_;             // of all that ever lived

@@ -11,7 +11,7 @@
 #include "headwise/nn/rope.hpp"
 #include "headwise/regroup/attention_weights.hpp"
 #include "headwise/regroup/partition.hpp"
-#include "headwise/regroup/pooling.hpp"
+#include "headwise/regroup/convert/pooling.hpp"
 
 namespace headwise::regroup {
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "headwise/regroup/attention_weights.hpp"
-#include "headwise/regroup/permutation.hpp"
+#include "headwise/regroup/convert/permutation.hpp"
 
 namespace headwise::regroup {
 

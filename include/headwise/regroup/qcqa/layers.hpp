@@ -10,11 +10,11 @@
 
 #include "headwise/core/error.hpp"
 #include "headwise/core/index.hpp"
-#include "headwise/regroup/nsga2.hpp"
-#include "headwise/regroup/pareto.hpp"
+#include "headwise/regroup/qcqa/nsga2.hpp"
+#include "headwise/regroup/qcqa/pareto.hpp"
 #include "headwise/regroup/partition.hpp"
-#include "headwise/regroup/qcqa.hpp"
-#include "headwise/regroup/seeded_random.hpp"
+#include "headwise/regroup/qcqa/layer.hpp"
+#include "headwise/regroup/random.hpp"
 
 // QCQA, step 2: which layers to group, and exact solutions of the same question.
 
@@ -77,14 +77,14 @@ class LayerMasks {
   LayerMasks(std::vector<std::vector<LayerOption>> options, Index num_heads)
       : options_(std::move(options)), num_heads_(num_heads) {}
 
-  LayerMask random(SeededRandom& random) const {
+  LayerMask random(Random& random) const {
     LayerMask mask(options_.size());
     for (std::size_t l = 0; l < mask.size(); ++l) mask[l] = random.chance(0.5) && has_choice(l);
     return mask;
   }
 
   // Two-point crossover: the layers between two random cuts change places.
-  std::pair<LayerMask, LayerMask> cross(LayerMask a, LayerMask b, SeededRandom& random) const {
+  std::pair<LayerMask, LayerMask> cross(LayerMask a, LayerMask b, Random& random) const {
     const Index cuts = std::ssize(options_) + 1;
     auto [begin, end] = std::minmax({random.below(cuts), random.below(cuts)});
     for (Index l = begin; l < end; ++l) {
@@ -96,7 +96,7 @@ class LayerMasks {
   }
 
   // Every bit flips with probability 1 / layers.
-  void mutate(LayerMask& mask, SeededRandom& random) const {
+  void mutate(LayerMask& mask, Random& random) const {
     for (std::size_t l = 0; l < mask.size(); ++l)
       if (random.below(std::ssize(options_)) == 0 && has_choice(l)) mask[l] = !mask[l];
   }

@@ -9,7 +9,7 @@
 
 #include "headwise/core/error.hpp"
 #include "headwise/core/index.hpp"
-#include "headwise/regroup/key_driven_allocation.hpp"
+#include "headwise/regroup/key_driven/allocation.hpp"
 
 namespace headwise::regroup {
 

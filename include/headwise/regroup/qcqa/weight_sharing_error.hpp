@@ -59,6 +59,9 @@ class WeightDistances {
   /// ‖WK_a − WK_b‖² + ‖WV_a − WV_b‖².
   double squared_distance(Index a, Index b) const { return squared_(a, b); }
 
+  /// A gram whose pooling error is the weight-sharing error of every partition: what search/ needs.
+  Eigen::MatrixXd gram() const { return -0.5 * squared_; }
+
   /// WSE of a partition: 0 where no head shares, never negative, and growing (but for rounding) where groups are
   /// joined. Throws
   /// std::invalid_argument when the partition has another number of heads.

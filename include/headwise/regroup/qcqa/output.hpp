@@ -11,8 +11,8 @@
 
 #include "headwise/core/index.hpp"
 #include "headwise/regroup/partition.hpp"
-#include "headwise/regroup/qcqa.hpp"
-#include "headwise/regroup/qcqa_layers.hpp"
+#include "headwise/regroup/qcqa/layer.hpp"
+#include "headwise/regroup/qcqa/layers.hpp"
 
 namespace headwise::regroup {
 namespace detail {

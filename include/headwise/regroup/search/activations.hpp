@@ -9,7 +9,7 @@
 #include "headwise/parallel/executor.hpp"
 #include "headwise/parallel/serial.hpp"
 #include "headwise/regroup/attention_weights.hpp"
-#include "headwise/regroup/head_gram.hpp"
+#include "headwise/regroup/search/head_gram.hpp"
 
 namespace headwise::regroup {
 
@@ -18,7 +18,7 @@ namespace headwise::regroup {
 /// after it give the same sums. Memory does not grow with the tokens.
 ///
 /// After Chen, Zhang, Gao, Mullins, Constantinides, Zhao: "Optimised Grouped-Query Attention Mechanism for Transformers"
-/// (2024), whose activation-informed groups are found by search.hpp.
+/// (2024), whose activation-informed groups are found by asym_gqa.hpp.
 class ActivationStatistics {
  public:
   /// Throws std::invalid_argument on counts that are not at least 1.

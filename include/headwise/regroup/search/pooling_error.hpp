@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "headwise/regroup/head_gram.hpp"
+#include "headwise/regroup/search/head_gram.hpp"
 #include "headwise/regroup/partition.hpp"
 
 namespace headwise::regroup {

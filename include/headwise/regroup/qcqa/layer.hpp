@@ -8,16 +8,16 @@
 
 #include "headwise/core/error.hpp"
 #include "headwise/core/index.hpp"
-#include "headwise/regroup/group_chromosomes.hpp"
-#include "headwise/regroup/nsga2.hpp"
-#include "headwise/regroup/pareto.hpp"
+#include "headwise/regroup/qcqa/group_chromosomes.hpp"
+#include "headwise/regroup/qcqa/nsga2.hpp"
+#include "headwise/regroup/qcqa/pareto.hpp"
 #include "headwise/regroup/partition.hpp"
-#include "headwise/regroup/refine.hpp"
-#include "headwise/regroup/set_partitions.hpp"
-#include "headwise/regroup/weight_sharing_error.hpp"
+#include "headwise/regroup/search/asym_gqa.hpp"
+#include "headwise/regroup/search/enumerate.hpp"
+#include "headwise/regroup/qcqa/weight_sharing_error.hpp"
 
 // QCQA, step 1: the best groupings of one layer's heads. Joshi, Laddha, Sinha, Omer, Subramoney, "QCQA: Quality and
-// Capacity-aware grouped Query Attention", arXiv 2406.10247. Step 2, over layers, is in qcqa_layers.hpp.
+// Capacity-aware grouped Query Attention", arXiv 2406.10247. Step 2, over layers, is in layers.hpp.
 
 namespace headwise::regroup {
 
@@ -37,7 +37,7 @@ struct QcqaOptions {
   GroupCrossover crossover = GroupCrossover::whole_groups;
   /// Start from groups of neighbours too, so that no result is worse than they are.
   bool start_from_neighbours = true;
-  /// Improve the front's groupings by refine() at the end. This goes beyond the paper: from 32 heads on, 100 generations
+  /// Improve the front's groupings by descend() at the end. This goes beyond the paper: from 32 heads on, 100 generations
   /// leave most groupings some per cent above a local optimum (and clusters unfound), and it costs next to nothing.
   bool refine = true;
   /// One run where cardinality is arbitrary, one per group size where it is equal.
@@ -87,9 +87,10 @@ inline void check_layer_front(const LayerFront& front) {
 }
 
 inline LayerFront refined(const WeightDistances& distances, const LayerFront& front, GroupSizes sizes) {
+  const Eigen::MatrixXd gram = distances.gram();
   LayerFront result;
   for (const LayerFront::Point& point : front) {
-    Partition better = refine(distances, point.solution, sizes);
+    Partition better = descend(gram, point.solution, sizes).partition;
     Objectives objectives = grouping_objectives(distances, better);
     result.add(std::move(objectives), std::move(better));
   }
@@ -142,10 +143,13 @@ inline LayerFront exhaustive_front(const WeightDistances& distances, const QcqaO
   const bool equal = options.cardinality == Cardinality::equal;
   const std::vector<Index> sizes = equal ? detail::checked_group_sizes(distances, options) : std::vector<Index>{};
   LayerFront front;
-  detail::for_each_partition(num_heads, max_groups, [&](const Partition& partition) {
-    if (equal && !(partition.has_equal_sizes() && std::ranges::count(sizes, std::ssize(partition.heads_of(0))))) return;
-    front.add(detail::grouping_objectives(distances, partition), partition);
-  });
+  for (Index groups = 1; groups <= max_groups; ++groups) {
+    if (equal && (num_heads % groups != 0 || std::ranges::count(sizes, num_heads / groups) == 0)) continue;
+    for_each_partition({num_heads, groups, equal}, [&](std::span<const Index> labels) {
+      Partition partition = Partition::from_labels(labels);
+      front.add(detail::grouping_objectives(distances, partition), std::move(partition));
+    });
+  }
   return front;
 }
 
