@@ -53,7 +53,8 @@ class Jobs {
     const Index all = evaluator_.num_layers(), eight = std::min<Index>(8, all);
     for (const Method& method : kMethods) some("lowest", eight, method);
     some("highest", eight, method_named("mean"));
-    for (const Index count : {all / 15, all / 8, all / 2}) some("lowest", count, method_named("mean"));
+    for (const Index count : {all / 15, all / 8, all / 2})
+      if (count > 0) some("lowest", count, method_named("mean"));
     for (const char* name : {"mean", "first", "random"}) some("lowest", all, method_named(name));
   }
 
@@ -142,7 +143,7 @@ class Jobs {
           [sources] { return Variant{.sharing = headwise::KvSharing::from_sources(sources)}; });
     }
     for (const char* name : {"cla2", "cla3", "keep-ends"})
-      add(name, {{"method", "pattern"}},
+      if (layers >= 3) add(name, {{"method", "pattern"}},
           [name, layers] { return Variant{.sharing = headwise::KvSharing::by_name(name, layers)}; });
   }
 

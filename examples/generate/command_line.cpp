@@ -13,7 +13,7 @@ std::optional<CommandLine> read_command_line(int argc, char** argv, int& exit_co
   CommandLine line;
   std::string prompt_file;
   CLI::App app{"Continues a text with a Llama-architecture model from a GGUF file, on headwise's attention."};
-  app.add_option("model", line.model, "GGUF file, version 3")->required();
+  app.add_option("model", line.model, "GGUF file (version 3), or folder of a Hugging Face model")->required();
   auto* prompt = app.add_option("--prompt", line.prompt, "text to continue");
   auto* file =
       app.add_option("--prompt-file", prompt_file, "file that holds the text to continue, taken byte for byte");

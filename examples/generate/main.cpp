@@ -13,7 +13,7 @@
 #include <new>
 
 #include "command_line.hpp"
-#include "llama/file/mapped_file.hpp"
+#include "llama/file/model_file.hpp"
 #include "llama/model/model.hpp"
 #include "llama/text/tokenizer.hpp"
 #include "llama/text/utf8.hpp"
@@ -25,7 +25,6 @@ namespace {
 
 using headwise::ExecutorRef;
 using llama::Gguf;
-using llama::MappedFile;
 using llama::Model;
 using llama::ModelShape;
 using llama::TokenId;
@@ -166,8 +165,8 @@ int run(int argc, char** argv) {
   int exit_code = 0;
   const auto line = read_command_line(argc, argv, exit_code);
   if (!line) return exit_code;
-  const MappedFile mapped(line->model);
-  const Gguf file(mapped.bytes(), line->model);
+  const llama::ModelFile source(line->model);
+  const Gguf file(source.bytes(), line->model);
   const Tokenizer tokenizer(file);
   headwise::ThreadPool pool(line->threads);
   switch (line->cache) {

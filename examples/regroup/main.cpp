@@ -18,6 +18,7 @@
 #include "headwise/regroup/convert/permutation.hpp"
 #include "layer_list.hpp"
 #include "llama/file/mapped_file.hpp"
+#include "llama/file/model_file.hpp"
 #include "llama/model/calibration.hpp"
 #include "llama/text/tokenizer.hpp"
 #include "write_model.hpp"
@@ -91,8 +92,8 @@ void report(std::span<const AttentionWeights> before, std::span<const AttentionW
 }
 
 int run(const CommandLine& line) {
-  const llama::MappedFile mapped(line.model);
-  const Gguf file(mapped.bytes(), line.model);
+  const llama::ModelFile model(line.model);
+  const Gguf file(model.bytes(), line.model);
   const ModelShape shape(file);
   headwise::ThreadPool pool(line.threads);
   const std::vector<AttentionWeights> before = read_layers(file, shape, pool);
