@@ -2,6 +2,7 @@
 #include "choose_groups.hpp"
 
 #include <charconv>
+#include <iomanip>
 #include <iostream>
 #include <sstream>
 
@@ -74,21 +75,36 @@ std::vector<LayerFront> layer_fronts(const CommandLine& line, std::span<const At
   return fronts;
 }
 
+/// KV heads of each layer at a point of the front: "3 1 3 …".
+std::string groups_text(const MixedFront::Point& point, std::span<const LayerFront> layers) {
+  std::string text;
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    if (l > 0) text += ' ';
+    text += std::to_string(layers[l][point.solution[l]].solution.num_groups());
+  }
+  return text;
+}
+
 void write_front(const std::string& path, const MixedFront& front, std::span<const LayerFront> layers) {
-  llama::NewFile file(path);
   std::ostringstream csv;
   csv.precision(9);
   csv << "capacity,error,groups_per_layer\n";
-  for (const auto& point : front) {
-    csv << point.objectives[kCapacity] << ',' << point.objectives[kSharingError] << ',';
-    for (std::size_t l = 0; l < layers.size(); ++l)
-      csv << (l == 0 ? "" : " ") << layers[l][point.solution[l]].solution.num_groups();
-    csv << '\n';
-  }
+  for (const auto& point : front)
+    csv << point.objectives[kCapacity] << ',' << point.objectives[kSharingError] << ',' << groups_text(point, layers)
+        << '\n';
   const std::string text = csv.str();
+  llama::NewFile file(path);
   file.write(std::as_bytes(std::span(text)));
   file.commit();
-  std::cout << text;
+}
+
+void print_front(std::ostream& out, const MixedFront& front, std::span<const LayerFront> layers) {
+  const auto flags = out.flags();
+  out << "capacity         error  KV heads of each layer\n" << std::fixed;
+  for (const auto& point : front)
+    out << std::setprecision(4) << std::setw(8) << point.objectives[kCapacity] << std::setprecision(2) << std::setw(14)
+        << point.objectives[kSharingError] << "  " << groups_text(point, layers) << '\n';
+  out.flags(flags);
 }
 
 std::vector<Grouping> by_weights(const CommandLine& line, std::span<const AttentionWeights> layers) {
@@ -101,7 +117,10 @@ std::vector<Grouping> by_weights(const CommandLine& line, std::span<const Attent
     }
   } else {
     const MixedFront front = mixed_layers_front(fronts);
-    if (!line.front.empty()) write_front(line.front, front, fronts);
+    if (!line.front.empty()) {
+      write_front(line.front, front, fronts);
+      print_front(std::cout, front, fronts);
+    }
     const MixedFront::Point* best = nullptr;  // errors fall as capacity rises
     const double capacity = line.capacity.value_or(1);
     for (const auto& point : front)

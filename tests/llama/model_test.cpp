@@ -90,6 +90,83 @@ TEST(Model, WorksWithAnyGrouping) {
   }
 }
 
+TEST(Model, LayersMayHaveOtherNumbersOfKvHeads) {
+  TinyModel tiny;
+  tiny.layers = 3;
+  for (const char* architecture : {"llama", "deci", "headwise"}) {
+    tiny.architecture = architecture;
+    tiny.layer_kv_heads = {4, 1, 2};
+    expect_equal_to_naive(tiny);
+  }
+}
+
+TEST(Model, QueryHeadsMayReadAnyKvHead) {
+  TinyModel tiny;
+  tiny.architecture = "headwise";
+  tiny.layer_kv_heads = {2, 3};
+  tiny.head_map = {1, 0, 1, 1, 2, 0, 2, 2};  // KV head 1 of layer 1 is read by none
+  expect_equal_to_naive(tiny);
+}
+
+TEST(Model, LayersMayShareKeysAndValues) {
+  TinyModel tiny;
+  tiny.architecture = "headwise";
+  tiny.layers = 4;
+  tiny.kv_source = {0, 0, 2, 0};
+  expect_equal_to_naive(tiny);
+  const Loaded loaded(tiny);
+  EXPECT_EQ(loaded.model.make_cache<float>(1).bytes_per_token(), 2 * 2 * (8 + 16) * 4);  // two producers, padded heads
+}
+
+TEST(Model, AllStatesOfAPassAreThoseOfEachToken) {
+  TinyModel tiny;
+  const Loaded loaded(tiny);
+  const auto tokens = some_tokens(9);
+  auto cache = loaded.model.make_cache<float>(9), other = loaded.model.make_cache<float>(9);
+  Model::Scratch scratch;
+  Serial serial;
+  const Matrix all = loaded.model.read_all(std::span(tokens), cache, scratch, serial);
+  const Matrix logits = loaded.model.logits(all, serial);
+  for (std::size_t t = 0; t < tokens.size(); ++t) {
+    const Vector one = loaded.model.read(std::span(tokens).subspan(t, 1), other, scratch, serial);
+    EXPECT_EQ(Vector(all.row(static_cast<Index>(t))), one) << t;
+    EXPECT_EQ(Vector(logits.row(static_cast<Index>(t))), loaded.model.logits(one, serial)) << t;
+  }
+}
+
+TEST(Model, APassMayBeginAtALayer) {
+  TinyModel tiny;
+  const Loaded loaded(tiny);
+  const auto tokens = some_tokens(9);
+  Model::Scratch scratch;
+  Serial serial;
+  std::vector<Matrix> states;
+  auto cache = loaded.model.make_cache<float>(9);
+  const Matrix whole = loaded.model.read_all(std::span(tokens), cache, scratch, serial,
+                                             {.before_layer = [&](Index, const Matrix& x) { states.push_back(x); }});
+  ASSERT_EQ(states.size(), 2u);
+  EXPECT_EQ(states[0], loaded.model.embed(tokens));
+  for (Index layer = 0; layer < 2; ++layer) {
+    auto fresh = loaded.model.make_cache<float>(9);
+    EXPECT_EQ(loaded.model.read_states(states[static_cast<std::size_t>(layer)], layer, fresh, scratch, serial), whole);
+  }
+}
+
+TEST(Model, AttentionThatIsReadAndPutBackIsTheSame) {
+  TinyModel tiny;
+  tiny.biases = true;
+  Loaded loaded(tiny);
+  const auto tokens = some_tokens(20);
+  const Vector before = read_in_chunks(loaded.model, tokens, 20);
+  for (Index l = 0; l < 2; ++l) {
+    const auto weights = read_attention(loaded.file, loaded.model.shape(), l, loaded.executor);
+    loaded.model.set_attention(l, make_attention(loaded.model.shape(), weights));
+  }
+  EXPECT_EQ(read_in_chunks(loaded.model, tokens, 20), before);
+  auto none = read_attention(loaded.file, loaded.model.shape(), 0, loaded.executor);
+  EXPECT_THROW(loaded.model.set_attention(2, make_attention(loaded.model.shape(), none)), std::invalid_argument);
+}
+
 TEST(Model, GivesTheSameBitsHoweverAPromptIsCut) {
   TinyModel tiny;
   const Loaded loaded(tiny);
@@ -190,6 +267,34 @@ TEST(LlamaFile, NamesImpossibleSettings) {
   EXPECT_THAT(with([](TinyModel& m) { m.base = std::nanf(""); }), HasSubstr("llama.rope.freq_base"));
   EXPECT_THAT(with([](TinyModel& m) { m.epsilon = 0; }), HasSubstr("layer_norm_rms_epsilon"));
   EXPECT_THAT(with([](TinyModel& m) { m.head_dim = 600; }), HasSubstr("600 dimensions and must have at most 512"));
+}
+
+TEST(LlamaFile, NamesHeadsThatCannotBe) {
+  const auto with = [](auto change) {
+    TinyModel tiny;
+    tiny.architecture = "headwise";
+    change(tiny);
+    return problem(tiny.write());
+  };
+  EXPECT_THAT(with([](TinyModel& m) {
+                m.layer_kv_heads = {2, 2, 2};
+              }),
+              HasSubstr("headwise.attention.head_count_kv (3 numbers) must hold one for each of the 2 layers"));
+  EXPECT_THAT(with([](TinyModel& m) {
+                m.layer_kv_heads = {2, 3};
+              }),
+              HasSubstr("must be a multiple of head_count_kv (3)"));
+  EXPECT_THAT(with([](TinyModel& m) { m.layer_kv_heads = {2, 0}; }), HasSubstr("head_count_kv (0) must be 1 to 4"));
+  EXPECT_THAT(with([](TinyModel& m) { m.head_map = {0, 0, 1}; }), HasSubstr("head_map (3 numbers) must hold one for"));
+  EXPECT_THAT(with([](TinyModel& m) { m.head_map = {0, 0, 1, 1, 0, 0, 1, 2}; }),
+              HasSubstr("headwise.attention.head_map of layer 1: headwise: kv_head_of[3] (2) must be 0 to"));
+  EXPECT_THAT(with([](TinyModel& m) { m.kv_source = {0}; }), HasSubstr("kv_source (1 numbers) must hold one for"));
+  EXPECT_THAT(with([](TinyModel& m) { m.kv_source = {1, 1}; }), HasSubstr("kv_source[0] (1) must be 0 to 0"));
+  EXPECT_THAT(with([](TinyModel& m) {
+                m.kv_source = {0, 0};
+                m.layer_kv_heads = {2, 1};
+              }),
+              HasSubstr("lets layer 1 (1 KV heads) read layer 0 (2): both must have as many"));
 }
 
 TEST(LlamaFile, NamesTensorsThatAreMissingOrOfAnotherShape) {

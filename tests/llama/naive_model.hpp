@@ -22,15 +22,20 @@ class NaiveModel {
     std::vector<Row> x;
     for (const std::int32_t token : tokens)
       x.push_back(row("token_embd.weight", static_cast<std::size_t>(token), model_.hidden));
+    std::vector<KeysAndValues> made(model_.layers);
     for (std::uint32_t i = 0; i < model_.layers; ++i) {
       const std::string prefix = "blk." + std::to_string(i) + ".";
-      attention(x, prefix);
+      attention(x, i, prefix, made);
       for (Row& token : x) feed_forward(token, prefix);
     }
     return times(model_.tied ? "token_embd" : "output", norm(x.back(), "output_norm.weight"));
   }
 
  private:
+  struct KeysAndValues {
+    std::vector<Row> keys, values;  // [token]
+  };
+
   Row row(const std::string& name, std::size_t index, std::size_t length) const {
     const auto& values = model_.weights.at(name);
     return {values.begin() + static_cast<std::ptrdiff_t>(index * length),
@@ -64,18 +69,22 @@ class NaiveModel {
         heads[head + i + 1] = a * std::sin(angle) + b * std::cos(angle);
       }
   }
-  void attention(std::vector<Row>& x, const std::string& prefix) const {
-    std::vector<Row> keys, values;
+  void attention(std::vector<Row>& x, std::uint32_t layer, const std::string& prefix,
+                 std::vector<KeysAndValues>& made) const {
+    const std::uint32_t source = model_.kv_source_of(layer);
+    auto& [keys, values] = made[source];
     for (std::size_t t = 0; t < x.size(); ++t) {
       const Row input = norm(x[t], prefix + "attn_norm.weight");
-      Row query = times(prefix + "attn_q", input), key = times(prefix + "attn_k", input);
+      Row query = times(prefix + "attn_q", input);
       rotate(query, t);
-      rotate(key, t);
-      keys.push_back(key);
-      values.push_back(times(prefix + "attn_v", input));
+      if (source == layer) {
+        keys.push_back(times(prefix + "attn_k", input));
+        rotate(keys.back(), t);
+        values.push_back(times(prefix + "attn_v", input));
+      }
       Row attended(query.size());
       for (std::size_t h = 0; h < model_.heads; ++h) {
-        const std::size_t q = h * model_.head_dim, kv = h / (model_.heads / model_.kv_heads) * model_.head_dim;
+        const std::size_t q = h * model_.head_dim, kv = model_.kv_head_of(layer, h) * model_.head_dim;
         Row weight(t + 1);
         double sum = 0;
         for (std::size_t s = 0; s <= t; ++s) {

@@ -19,6 +19,10 @@ struct TinyModel {
   std::uint32_t context = 300;
   float base = 100.0f, epsilon = 1e-5f;
   bool tied = true, biases = false;
+  std::string architecture = "llama";
+  std::vector<std::int32_t> layer_kv_heads;           // [layer], in place of kv_heads
+  std::vector<std::int32_t> head_map;                 // [layer][head] → KV head; empty: consecutive heads share one
+  std::vector<std::int32_t> kv_source;                // [layer] → layer; empty: each its own
   std::map<std::string, std::vector<float>> weights;  // by tensor name, [row][column]
 
   std::size_t vocabulary() const { return tokens().size(); }
@@ -31,6 +35,17 @@ struct TinyModel {
     return all;
   }
 
+  std::uint32_t kv_heads_of(std::uint32_t layer) const {
+    return layer_kv_heads.empty() ? kv_heads : static_cast<std::uint32_t>(layer_kv_heads[layer]);
+  }
+  std::uint32_t kv_source_of(std::uint32_t layer) const {
+    return kv_source.empty() ? layer : static_cast<std::uint32_t>(kv_source[layer]);
+  }
+  std::size_t kv_head_of(std::uint32_t layer, std::size_t head) const {
+    if (head_map.empty()) return head / (heads / kv_heads_of(layer));
+    return static_cast<std::size_t>(head_map[layer * heads + head]);
+  }
+
   GgufWriter write() {
     GgufWriter file;
     write_settings(file);
@@ -40,18 +55,24 @@ struct TinyModel {
   }
 
   void write_settings(GgufWriter& file) const {
-    file.text("general.architecture", "llama")
-        .u32("llama.block_count", layers)
-        .u32("llama.context_length", context)
-        .u32("llama.embedding_length", hidden)
-        .u32("llama.feed_forward_length", feed_forward)
-        .u32("llama.attention.head_count", heads)
-        .u32("llama.attention.head_count_kv", kv_heads)
-        .u32("llama.attention.key_length", head_dim)
-        .u32("llama.attention.value_length", head_dim)
-        .u32("llama.rope.dimension_count", rotary_dim)
-        .f32("llama.rope.freq_base", base)
-        .f32("llama.attention.layer_norm_rms_epsilon", epsilon);
+    const auto key = [&](const char* name) { return architecture + "." + name; };
+    file.text("general.architecture", architecture)
+        .u32(key("block_count"), layers)
+        .u32(key("context_length"), context)
+        .u32(key("embedding_length"), hidden)
+        .u32(key("feed_forward_length"), feed_forward)
+        .u32(key("attention.head_count"), heads)
+        .u32(key("attention.key_length"), head_dim)
+        .u32(key("attention.value_length"), head_dim)
+        .u32(key("rope.dimension_count"), rotary_dim)
+        .f32(key("rope.freq_base"), base)
+        .f32(key("attention.layer_norm_rms_epsilon"), epsilon);
+    if (layer_kv_heads.empty())
+      file.u32(key("attention.head_count_kv"), kv_heads);
+    else
+      file.i32s(key("attention.head_count_kv"), layer_kv_heads);
+    if (!head_map.empty()) file.i32s(key("attention.head_map"), head_map);
+    if (!kv_source.empty()) file.i32s(key("attention.kv_source"), kv_source);
   }
 
   void write_tokenizer(GgufWriter& file) const {
@@ -83,8 +104,10 @@ struct TinyModel {
       const std::string prefix = "blk." + std::to_string(i) + ".";
       add(prefix + "attn_norm.weight", hidden, 0);
       add(prefix + "attn_q.weight", hidden, heads * head_dim);
-      add(prefix + "attn_k.weight", hidden, kv_heads * head_dim);
-      add(prefix + "attn_v.weight", hidden, kv_heads * head_dim);
+      if (kv_source_of(i) == i) {
+        add(prefix + "attn_k.weight", hidden, kv_heads_of(i) * head_dim);
+        add(prefix + "attn_v.weight", hidden, kv_heads_of(i) * head_dim);
+      }
       add(prefix + "attn_output.weight", heads * head_dim, hidden);
       if (biases) {
         add(prefix + "attn_q.bias", heads * head_dim, 0);

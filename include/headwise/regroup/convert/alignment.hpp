@@ -60,7 +60,9 @@ inline Eigen::MatrixXd best_rotation(const MatrixD& target, const MatrixD& block
   }
   if (const Index free = block.rows() - freedom.free_begin; free > 0) {
     const Eigen::MatrixXd cross = target.bottomRows(free) * block.bottomRows(free).transpose();
-    const Eigen::BDCSVD<Eigen::MatrixXd> svd(cross, Eigen::ComputeFullU | Eigen::ComputeFullV);
+    // not BDCSVD: it takes 25 seconds more to compile wherever this is included
+    const Eigen::JacobiSVD<Eigen::MatrixXd, Eigen::NoQRPreconditioner> svd(cross,
+                                                                           Eigen::ComputeFullU | Eigen::ComputeFullV);
     rotation.bottomRightCorner(free, free) = svd.matrixU() * svd.matrixV().transpose();
   }
   return rotation;

@@ -146,8 +146,8 @@ inline LayerFront exhaustive_front(const WeightDistances& distances, const QcqaO
   for (Index groups = 1; groups <= max_groups; ++groups) {
     if (equal && (num_heads % groups != 0 || std::ranges::count(sizes, num_heads / groups) == 0)) continue;
     for_each_partition({num_heads, groups, equal}, [&](std::span<const Index> labels) {
-      Partition partition = Partition::from_labels(labels);
-      front.add(detail::grouping_objectives(distances, partition), std::move(partition));
+      const Partition partition = Partition::from_labels(labels);
+      front.add(detail::grouping_objectives(distances, partition), partition);
     });
   }
   return front;

@@ -20,16 +20,18 @@ namespace headwise::regroup {
 
 /// What evolve() needs to know of a problem: its chromosomes, their objectives (all minimised) and how they breed.
 template <class P>
-concept EvolutionProblem = requires(const P& problem, const typename P::Chromosome& parent,
-                                    typename P::Chromosome& child, Random& random) {
-  requires std::copyable<typename P::Chromosome>;
-  { problem.random(random) } -> std::same_as<typename P::Chromosome>;
-  { problem.cross(parent, parent, random) } -> std::same_as<std::pair<typename P::Chromosome, typename P::Chromosome>>;
-  problem.mutate(child, random);
-  { problem.evaluate(parent) } -> std::same_as<Objectives>;
-  // Chromosomes with equal keys are the same solution. Ordered by <.
-  { problem.key(parent) < problem.key(parent) } -> std::convertible_to<bool>;
-};
+concept EvolutionProblem =
+    requires(const P& problem, const typename P::Chromosome& parent, typename P::Chromosome& child, Random& random) {
+      requires std::copyable<typename P::Chromosome>;
+      { problem.random(random) } -> std::same_as<typename P::Chromosome>;
+      {
+        problem.cross(parent, parent, random)
+      } -> std::same_as<std::pair<typename P::Chromosome, typename P::Chromosome>>;
+      problem.mutate(child, random);
+      { problem.evaluate(parent) } -> std::same_as<Objectives>;
+      // Chromosomes with equal keys are the same solution. Ordered by <.
+      { problem.key(parent) < problem.key(parent) } -> std::convertible_to<bool>;
+    };
 
 struct EvolutionOptions {
   /// Chromosomes of a generation, at least 1; fewer where the problem has fewer.
