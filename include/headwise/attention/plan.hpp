@@ -98,6 +98,8 @@ class Plan {
     items_.clear();
     finishes_.clear();
     partial_rows_ = 0;
+    // groups that are empty in this call may not be in the next, which should not allocate
+    items_.reserve(static_cast<std::size_t>(call.queries.sequences * call.groups.num_kv_heads()));
     cut_rows(call, threads);
     if (const Index parts = parts_per_item(std::ssize(items_), threads); parts > 1) split_segments(parts);
     // long items first, so that the last ones to be claimed are short
