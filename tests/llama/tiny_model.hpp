@@ -36,10 +36,10 @@ struct TinyModel {
   }
 
   std::uint32_t kv_heads_of(std::uint32_t layer) const {
-    return layer_kv_heads.empty() ? kv_heads : static_cast<std::uint32_t>(layer_kv_heads[layer]);
+    return layer < layer_kv_heads.size() ? static_cast<std::uint32_t>(layer_kv_heads[layer]) : kv_heads;
   }
   std::uint32_t kv_source_of(std::uint32_t layer) const {
-    return kv_source.empty() ? layer : static_cast<std::uint32_t>(kv_source[layer]);
+    return layer < kv_source.size() ? static_cast<std::uint32_t>(kv_source[layer]) : layer;
   }
   std::size_t kv_head_of(std::uint32_t layer, std::size_t head) const {
     if (head_map.empty()) return head / (heads / kv_heads_of(layer));
