@@ -65,8 +65,7 @@ class Conversions {
   }
 
   headwise::regroup::WeightDistances distances(Index layer) const {
-    const AttentionWeights& weights = evaluator_.attention(layer);
-    return {weights.key, weights.value, headwise::regroup::HeadShape{weights.head_dim, weights.value_dim}};
+    return headwise::regroup::WeightDistances(evaluator_.attention(layer));
   }
   /// All layers, those first whose KV heads are the most alike: by the weight-sharing error of one group.
   std::vector<Index> layers_by_error() const {

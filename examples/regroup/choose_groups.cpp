@@ -18,10 +18,6 @@ namespace {
 
 using namespace headwise::regroup;
 
-WeightDistances distances_of(const AttentionWeights& weights) {
-  return {weights.key, weights.value, HeadShape{weights.head_dim, weights.value_dim}};
-}
-
 /// "0 2 | 1" as groups of KV heads.
 Partition parse_groups(const std::string& text, Index num_heads) {
   std::vector<std::vector<Index>> groups(1);
@@ -67,7 +63,7 @@ std::vector<Grouping> by_activations(const CommandLine& line, std::span<const At
 std::vector<LayerFront> layer_fronts(const CommandLine& line, std::span<const AttentionWeights> layers) {
   std::vector<LayerFront> fronts;
   for (std::size_t l = 0; l < layers.size(); ++l) {
-    const WeightDistances distances = distances_of(layers[l]);
+    const WeightDistances distances(layers[l]);
     QcqaOptions options;
     options.evolution.seed = line.seed + l;
     fronts.push_back(distances.num_heads() <= 8 ? exhaustive_front(distances) : qcqa_front(distances, options));
@@ -148,7 +144,7 @@ std::vector<Grouping> choose_groups(const CommandLine& line, std::span<const Att
     const Partition partition = line.groups == Groups::written
                                     ? parse_groups(line.written_groups, heads)
                                     : Partition::neighbours(heads, line.kv_heads.value_or(heads));
-    result.push_back({partition, distances_of(layers[l]).error(partition)});
+    result.push_back({partition, WeightDistances(layers[l]).error(partition)});
   }
   return result;
 }

@@ -11,6 +11,7 @@
 #include "headwise/core/error.hpp"
 #include "headwise/core/index.hpp"
 #include "headwise/nn/linear.hpp"
+#include "headwise/regroup/attention_weights.hpp"
 #include "headwise/regroup/partition.hpp"
 
 namespace headwise::regroup {
@@ -40,6 +41,10 @@ class WeightDistances {
   /// disagree about the number of heads or hidden, or a weight is infinite or NaN.
   WeightDistances(const nn::MatrixRef& key, const nn::MatrixRef& value, const HeadShape& shape)
       : WeightDistances(squared_distances(key, value, shape)) {}
+
+  /// Of the KV heads of a layer. Throws std::invalid_argument as above.
+  explicit WeightDistances(const AttentionWeights& weights)
+      : WeightDistances(weights.key, weights.value, {weights.head_dim, weights.value_dim}) {}
 
   /// From the squared distances themselves [head][head], of any kind (activations, say): symmetric, none negative,
   /// 0 between a head and itself. Throws std::invalid_argument otherwise.
