@@ -59,6 +59,10 @@ constexpr Index key_tile_bytes(Storage storage, Index head_dim) {
 constexpr Index value_tile_bytes(Storage storage, Index value_dim) {
   return value_code_bytes(storage, value_dim) + 2 * kTileTokens * scales_per_token(storage, value_dim);
 }
+/// Bytes of one tile of one KV head, K and V of the same storage type.
+constexpr Index tile_bytes(Storage storage, Index head_dim, Index value_dim) {
+  return key_tile_bytes(storage, head_dim) + value_tile_bytes(storage, value_dim);
+}
 
 /// Shape and storage of the keys and values of one layer.
 struct TileFormat {
@@ -69,7 +73,7 @@ struct TileFormat {
   Index value_dim;
 
   Index key_bytes() const { return key_tile_bytes(key_storage, head_dim); }
-  /// Bytes of one tile of one KV head, K and V.
+  /// Of one tile of one KV head, K and V.
   Index bytes() const { return key_bytes() + value_tile_bytes(value_storage, value_dim); }
   friend bool operator==(const TileFormat&, const TileFormat&) = default;
 };
