@@ -58,11 +58,10 @@ class AnyPagedCache {
     for (Index s = 0; s < store_->num_storages(); ++s) total += store_->tiles(s).page_bytes();
     return total;
   }
-  Index num_pages() const {
-    return store_->look([](const detail::PagePool& pool) { return pool.size(); });
-  }
+  Index num_pages() const { return pages().total; }
   PageCounts pages() const {
-    return store_->look([](const detail::PagePool& pool) {
+    return store_->look([](const detail::SharedPages& pages) {
+      const detail::PagePool& pool = pages.pool();
       return PageCounts{pool.size(), pool.free(), pool.used(), pool.shared(), pool.idle(), pool.peak()};
     });
   }
@@ -98,7 +97,9 @@ class AnyPagedCache {
   }
   /// Empties the prefix cache; sequences keep their pages.
   void clear_prefixes() { store_->clear_index(); }
-  PrefixCounts prefixes() const { return store_->prefix_counts(); }
+  PrefixCounts prefixes() const {
+    return store_->look([](const detail::SharedPages& pages) { return pages.counts(); });
+  }
 
   /// Ends a sequence; its name is not to be used again.
   void release(const SequenceId& id) {
@@ -121,16 +122,24 @@ class AnyPagedCache {
   /// sequence of a layer. Numbers are rounded to nearest, ties to even; with a rope, keys are turned to their positions
   /// first, which are their token numbers. Throws OutOfPages.
   template <ElementType A, ElementType B>
-  void append(Index layer, const SequenceId& id, View<A> k, View<B> v, const Rope* rope = nullptr) {
-    const Index offsets[] = {0, k.tokens()};
-    append(layer, std::span(&id, 1), offsets, k, v, rope);
+  void append(Index layer, const SequenceId& id, View<A> k, View<B> v) {
+    append_one(layer, id, View<const A>(k).array(), View<const B>(v).array(), nullptr);
+  }
+  template <ElementType A, ElementType B>
+  void append(Index layer, const SequenceId& id, View<A> k, View<B> v, const Rope& rope) {
+    append_one(layer, id, View<const A>(k).array(), View<const B>(v).array(), &rope);
   }
   /// The same for several sequences, all or none: tokens offsets[b] … offsets[b + 1] − 1 of k and v go to ids[b]. There are
-  /// ids.size() + 1 offsets, the first 0 and the last k.tokens().
+  /// ids.size() + 1 offsets.
   template <ElementType A, ElementType B>
-  void append(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets, View<A> k, View<B> v,
-              const Rope* rope = nullptr) {
-    append_to(layer, ids, offsets, View<const A>(k).array(), View<const B>(v).array(), rope);
+  void append_ragged(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets, View<A> k,
+                     View<B> v) {
+    append_packed(layer, ids, offsets, View<const A>(k).array(), View<const B>(v).array(), nullptr);
+  }
+  template <ElementType A, ElementType B>
+  void append_ragged(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets, View<A> k, View<B> v,
+                     const Rope& rope) {
+    append_packed(layer, ids, offsets, View<const A>(k).array(), View<const B>(v).array(), &rope);
   }
 
   /// Sees that `tokens` more can be appended to a sequence, in every layer, without wanting pages. Throws OutOfPages.
@@ -264,8 +273,12 @@ class AnyPagedCache {
     return id;
   }
 
-  void append_to(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets, const ConstArray& k,
-                 const ConstArray& v, const Rope* rope) {
+  void append_one(Index layer, const SequenceId& id, const ConstArray& k, const ConstArray& v, const Rope* rope) {
+    const Index offsets[] = {0, k.tokens};
+    append_packed(layer, std::span(&id, 1), offsets, k, v, rope);
+  }
+  void append_packed(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets, const ConstArray& k,
+                     const ConstArray& v, const Rope* rope) {
     check_is_producer(layer);
     const Index storage = storage_of(layer);
     const TileFormat& format = store_->tiles(storage).format();

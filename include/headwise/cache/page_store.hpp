@@ -4,24 +4,16 @@
 #include <algorithm>
 #include <mutex>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "headwise/cache/page_pool.hpp"
 #include "headwise/cache/page_table.hpp"
 #include "headwise/cache/page_tiles.hpp"
-#include "headwise/cache/prefix_index.hpp"
+#include "headwise/cache/shared_pages.hpp"
 #include "headwise/core/index.hpp"
 
-namespace headwise {
-
-/// How often the prefix cache had what match_prefix asked for.
-struct PrefixCounts {
-  Index hit_tokens = 0;     ///< found
-  Index missed_tokens = 0;  ///< asked for and not found
-  friend bool operator==(const PrefixCounts&, const PrefixCounts&) = default;
-};
-
-namespace detail {
+namespace headwise::detail {
 
 /// Tokens [begin, end) that are to be written to a sequence.
 struct WriteRange {
@@ -34,7 +26,7 @@ struct WriteRange {
 class PageStore {
  public:
   PageStore(std::span<const TileFormat> formats, Index num_pages, Index page_tokens)
-      : page_tokens_(page_tokens), pool_(num_pages), index_(num_pages, page_tokens) {
+      : page_tokens_(page_tokens), pages_(num_pages, page_tokens) {
     tiles_.reserve(formats.size());
     for (const TileFormat& format : formats) tiles_.emplace_back(format, num_pages, page_tokens);
   }
@@ -51,11 +43,11 @@ class PageStore {
     return tiles(storage).tile(table.page(i / per_page), kv_head, i % per_page);
   }
 
-  /// f(pool) under the lock.
+  /// f(pages) under the lock.
   template <class F>
   auto look(F f) const {
     const std::lock_guard lock(mutex_);
-    return f(pool_);
+    return f(std::as_const(pages_));
   }
 
   /// Sees that range_of(i), for i of 0 … count − 1, of different tables, can be written: takes pages for tokens beyond the
@@ -82,7 +74,7 @@ class PageStore {
     make_room(child, pages);
     const std::lock_guard lock(mutex_);
     for (Index i = 0; i < pages; ++i) {
-      share(parent.page(i));
+      pages_.share(parent.page(i));
       child.pages.push_back(parent.page(i));
     }
     child.tokens = parent.tokens;
@@ -94,7 +86,7 @@ class PageStore {
     if (pages >= table.num_pages()) return;
     const std::lock_guard lock(mutex_);
     while (table.num_pages() > pages) {  // the last first: in the index, what follows is older than what it follows
-      drop(table.pages.back());
+      pages_.drop(table.pages.back());
       table.pages.pop_back();
     }
   }
@@ -102,7 +94,7 @@ class PageStore {
   /// Takes pages [first, last) out of the table.
   void remove(PageTable& table, Index first, Index last) noexcept {
     const std::lock_guard lock(mutex_);
-    for (Index i = last; i-- > first;) drop(table.page(i));
+    for (Index i = last; i-- > first;) pages_.drop(table.page(i));
     table.pages.erase(table.pages.begin() + first, table.pages.begin() + last);
   }
 
@@ -116,11 +108,11 @@ class PageStore {
     };
     if (slot > 0 && i < table.num_pages()) {
       bool finite = true;
-      for (Index s = first; s < last && finite && !pool_.is_writable(table.page(i)); ++s)
+      for (Index s = first; s < last && finite && !pages_.pool().is_writable(table.page(i)); ++s)
         finite = tiles(s).is_finite(table.page(i), tile, slot, end(s));
       if (!finite) make_writable({&table, tokens, tokens + 1});
       // kernels multiply what is in unwritten slots by 0
-      for (Index s = first; s < last && pool_.is_writable(table.page(i)); ++s)
+      for (Index s = first; s < last && pages_.pool().is_writable(table.page(i)); ++s)
         if (end(s) > slot) tiles(s).clear(table.page(i), tile, slot, end(s));
     }
     for (Index s = first; s < last; ++s) {
@@ -134,90 +126,47 @@ class PageStore {
 
   /// `child`, which is empty, becomes a table of the longest chain of pages in the index that holds the first of `tokens`.
   void match(std::span<const std::int32_t> tokens, std::uint64_t salt, PageTable& child) {
-    const Index most = std::ssize(tokens) / page_tokens_;
-    make_room(child, most);
+    const auto whole = static_cast<std::size_t>(std::ssize(tokens) / page_tokens_ * page_tokens_);
+    make_room(child, std::ssize(tokens) / page_tokens_);
     const std::lock_guard lock(mutex_);
-    PrefixIndex::Entry entry = PrefixIndex::kNone;
-    for (Index i = 0; i < most; ++i) {
-      entry = index_.find(entry, salt, page_of(tokens, i));
-      if (entry == PrefixIndex::kNone) break;
-      const PageId page = index_.page(entry);
-      share(page);
-      child.pages.push_back(page);
-    }
-    const Index found = child.num_pages() * page_tokens_;
-    std::fill(child.tokens.begin(), child.tokens.end(), found);
-    prefix_counts_.hit_tokens += found;
-    prefix_counts_.missed_tokens += std::ssize(tokens) - found;
-  }
-
-  /// Takes all entries out of the index.
-  void clear_index() noexcept {
-    const std::lock_guard lock(mutex_);
-    for (PageId page = 0; page < static_cast<PageId>(pool_.size()); ++page)
-      if (pool_.is_indexed(page)) forget(index_.entry_of(page));
-  }
-  PrefixCounts prefix_counts() const {
-    const std::lock_guard lock(mutex_);
-    return prefix_counts_;
+    pages_.match(tokens.first(whole), salt, child.pages);
+    std::fill(child.tokens.begin(), child.tokens.end(), child.num_pages() * page_tokens_);
   }
 
   /// Puts the first pages of the table, which hold `tokens`, into the index. A page that the index has already, bit for
   /// bit, takes the place of the table's own. Ends where the index has one with other bits. Returns the tokens of these
   /// pages.
   Index enter(PageTable& table, std::span<const std::int32_t> tokens, std::uint64_t salt) noexcept {
-    PrefixIndex::Entry parent = PrefixIndex::kNone;
     Index i = 0;
     std::unique_lock lock(mutex_);
-    // no entry that is passed can be evicted: this table holds its page and those of its parents
-    for (; i < std::ssize(tokens) / page_tokens_; ++i) {
-      PrefixIndex::Entry entry = index_.find(parent, salt, page_of(tokens, i));
-      const PageId mine = table.page(i);
-      if (entry == PrefixIndex::kNone) {
-        if (pool_.is_indexed(mine)) break;  // with other tokens
-        entry = index_.add(parent, salt, page_of(tokens, i), mine);
-        pool_.set_indexed(mine);
-      } else if (const PageId other = index_.page(entry); other != mine) {
-        share(other);
-        lock.unlock();
-        const bool same =
-            std::all_of(tiles_.begin(), tiles_.end(), [&](const PageTiles& t) { return t.equal(mine, other); });
-        lock.lock();
-        drop(same ? mine : other);
-        if (!same) break;
-        table.page(i) = other;
-      }
-      parent = entry;
+    // no page that is passed can leave the index: this table holds it and those before
+    for (; (i + 1) * page_tokens_ <= std::ssize(tokens); ++i) {
+      const PageId mine = table.page(i),
+                   other = pages_.enter(tokens, i * page_tokens_, salt, i == 0 ? -1 : table.page(i - 1), mine);
+      if (other < 0) break;
+      if (other == mine) continue;
+      pages_.share(other);
+      lock.unlock();
+      const bool same =
+          std::all_of(tiles_.begin(), tiles_.end(), [&](const PageTiles& t) { return t.equal(mine, other); });
+      lock.lock();
+      pages_.drop(same ? mine : other);
+      if (!same) break;
+      table.page(i) = other;
     }
     return i * page_tokens_;
   }
+  /// Takes all pages out of the index.
+  void clear_index() noexcept {
+    const std::lock_guard lock(mutex_);
+    pages_.forget_all();
+  }
 
  private:
-  std::span<const std::int32_t> page_of(std::span<const std::int32_t> tokens, Index i) const {
-    return tokens.subspan(static_cast<std::size_t>(i * page_tokens_), static_cast<std::size_t>(page_tokens_));
-  }
   /// At least doubles, so that pages are not moved each time one is added.
   static void make_room(PageTable& table, Index pages) {
     const auto size = static_cast<std::size_t>(pages);
     if (table.pages.capacity() < size) table.pages.reserve(std::max(size, 2 * table.pages.capacity()));
-  }
-
-  // Under the lock:
-  void share(PageId page) {
-    if (pool_.uses(page) == 0) index_.set_used(index_.entry_of(page));
-    pool_.share(page);
-  }
-  void drop(PageId page) {
-    const bool indexed = pool_.is_indexed(page);
-    pool_.drop(page);
-    if (indexed && pool_.uses(page) == 0) index_.set_idle(index_.entry_of(page));
-  }
-  void forget(PrefixIndex::Entry entry) {
-    index_.remove(entry, [&](PageId page) { pool_.clear_indexed(page); });
-  }
-  PageId take() {
-    if (pool_.free() == 0) forget(index_.oldest_idle());
-    return pool_.take();
   }
 
   /// The pages of the table that the range lies in: [first, last).
@@ -230,7 +179,7 @@ class PageStore {
   bool is_writable(const WriteRange& range) const {
     if (missing(range) > 0) return false;
     for (Index i = first_page(range); i < last_page(range); ++i)
-      if (!pool_.is_writable(range.table->page(i))) return false;
+      if (!pages_.pool().is_writable(range.table->page(i))) return false;
     return true;
   }
 
@@ -238,23 +187,26 @@ class PageStore {
   template <class RangeOf>
   void take_pages(Index count, RangeOf range_of) {
     const std::lock_guard lock(mutex_);
-    const Index available = pool_.free() + pool_.idle();
+    const Index available = pages_.available();
     Index wanted = 0;
     for (Index i = 0; i < count; ++i) {
       const WriteRange range = range_of(i);
       wanted += missing(range);
-      for (Index p = first_page(range); p < last_page(range); ++p) wanted += !pool_.is_writable(range.table->page(p));
+      for (Index p = first_page(range); p < last_page(range); ++p)
+        wanted += !pages_.pool().is_writable(range.table->page(p));
     }
     const bool scarce = wanted > available;
     if (scarce) {
       wanted = 0;
       for (Index i = 0; i < count; ++i) wanted += missing(range_of(i)) + copies_if_scarce(i, range_of);
-      if (wanted > available) throw OutOfPages(wanted, pool_.free(), pool_.idle(), pool_.size());
+      if (wanted > available)
+        throw OutOfPages(wanted, pages_.pool().free(), pages_.pool().idle(), pages_.pool().size());
       for (Index i = 0; i < count; ++i) {
         const WriteRange range = range_of(i);
         for (Index p = first_page(range); p < last_page(range); ++p)
-          if (const PageId page = range.table->page(p); pool_.is_indexed(page) && holders_left(i, page, range_of) == 1)
-            forget(index_.entry_of(page));
+          if (const PageId page = range.table->page(p);
+              pages_.pool().is_indexed(page) && holders_left(i, page, range_of) == 1)
+            pages_.forget(page);
       }
     }
     // counted before any is taken: what is written in place of a copy does not depend on the order
@@ -262,11 +214,11 @@ class PageStore {
       PageTable& table = *range_of(i).table;
       table.spares = scarce ? copies_if_scarce(i, range_of) : 0;
       for (Index p = first_page(range_of(i)); !scarce && p < last_page(range_of(i)); ++p)
-        table.spares += !pool_.is_writable(table.page(p));
+        table.spares += !pages_.pool().is_writable(table.page(p));
     }
     for (Index i = 0; i < count; ++i) {
       PageTable& table = *range_of(i).table;
-      for (Index n = missing(range_of(i)) + table.spares; n > 0; --n) table.pages.push_back(take());
+      for (Index n = missing(range_of(i)) + table.spares; n > 0; --n) table.pages.push_back(pages_.take());
     }
   }
 
@@ -283,7 +235,7 @@ class PageStore {
   /// Tables that hold a page of range i when the ranges before have made their copies of it.
   template <class RangeOf>
   Index holders_left(Index i, PageId page, RangeOf range_of) const {
-    Index holders = pool_.uses(page);
+    Index holders = pages_.pool().uses(page);
     for (Index j = 0; j < i; ++j) {
       const WriteRange earlier = range_of(j);
       for (Index p = first_page(earlier); p < last_page(earlier); ++p) holders -= earlier.table->page(p) == page;
@@ -296,7 +248,7 @@ class PageStore {
     PageTable& table = *range.table;
     for (Index i = first_page(range); table.spares > 0 && i < pages_of(range.end); ++i) {
       const PageId old = table.page(i);
-      if (pool_.is_writable(old)) continue;
+      if (pages_.pool().is_writable(old)) continue;
       const PageId copy = table.pages.back();
       table.pages.pop_back();
       --table.spares;
@@ -305,7 +257,7 @@ class PageStore {
                       std::clamp(table.tokens[static_cast<std::size_t>(s)] - i * page_tokens_, Index{0}, page_tokens_));
       table.page(i) = copy;
       const std::lock_guard lock(mutex_);
-      drop(old);
+      pages_.drop(old);
     }
     const Index rest = std::exchange(table.spares, 0);  // others have let go of a page meanwhile
     if (rest > 0) shrink(table, table.num_pages() - rest);
@@ -314,11 +266,7 @@ class PageStore {
   Index page_tokens_;
   std::vector<PageTiles> tiles_;  // [storage]
   mutable std::mutex mutex_;      // of what follows
-  PagePool pool_;
-  PrefixIndex index_;
-  PrefixCounts prefix_counts_;
+  SharedPages pages_;
 };
 
-}  // namespace detail
-
-}  // namespace headwise
+}  // namespace headwise::detail
