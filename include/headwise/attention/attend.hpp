@@ -99,15 +99,15 @@ inline void finish_split(const Problem& call, const TileKernels& kernels, const 
   const Index value_dim = padded_value_dim(call.source.format.value_dim);
   SegmentMerge merge(kernels, item.rows, value_dim);
   Index part = item.partial;
-  for (Index s = item.segments.begin; s < item.segments.end; s += split.part_segments) {
-    const Index end = std::min(s + split.part_segments, item.segments.end), depth = merge_depth(end - s);
+  item.segments.for_each_part(split.part_segments, [&](Index first, Index last) {
+    const Index depth = Segments{first, last}.depth();
     Index row = part + head * depth * item.rows;
-    SegmentMerge::for_each_block(s, end, [&](Index begin, Index size) {
+    SegmentMerge::for_each_block(first, last, [&](Index begin, Index size) {
       merge.add(partials.from(row, value_dim), begin, size);
       row += item.rows;
     });
     part += item.kv_heads * depth * item.rows;
-  }
+  });
   finish_rows(call, kernels, item, item.kv_head + head, merge.fold(), dense_row);
 }
 
@@ -132,7 +132,7 @@ HEADWISE_API void attend(const Problem& call, const ExecutorRef& executor) {
   for (const WorkItem& item : plan.items()) {
     shape.kv_heads = std::max(shape.kv_heads, item.kv_heads);
     shape.rows = std::max(shape.rows, item.rows);
-    shape.depth = std::max(shape.depth, merge_depth(item.segments.count()));
+    shape.depth = std::max(shape.depth, item.segments.depth());
   }
   for_each_item(plan.items(), executor,
                 [&](const WorkItem& item) { walk(call, kernels, item, Workspace(item_memory(), shape), partials); });

@@ -32,9 +32,25 @@ constexpr Index merge_depth(Index segments) {
   return std::max<Index>(1, 2 * static_cast<Index>(std::bit_width(static_cast<std::uint64_t>(segments))) - 1);
 }
 
+/// Segments [begin, end) but those of a gap, which lies between its ends: what nobody sees between sinks and windows.
 struct Segments {
   Index begin = 0, end = 0;
-  Index count() const { return end - begin; }
+  Interval gap{};
+
+  Index count() const { return end - begin - (gap.end - gap.begin); }
+  Index next(Index segment) const { return segment + 1 == gap.begin ? gap.end : segment + 1; }
+  /// Partial sums alive while all are summed.
+  Index depth() const {
+    return gap.end == 0 ? merge_depth(count()) : merge_depth(gap.begin) + merge_depth(end - gap.end);
+  }
+  /// Calls f(begin, end) for parts of up to `step` segments, none across the gap.
+  template <class F>
+  void for_each_part(Index step, F f) const {
+    for (Index first = begin, last; first < end; first = next(last - 1)) {
+      last = std::min(first + step, first < gap.begin ? gap.begin : end);
+      f(first, last);
+    }
+  }
 };
 
 /// Most adjacent KV heads that walk the caller's own memory together.
@@ -67,28 +83,48 @@ class RowRange {
         shift_(keys_ - call.num_queries(sequence)),
         visible_(*call.options, keys_),
         first_(visible_(position(0))),
-        last_(visible_(position(rows - 1))) {}
+        last_(visible_(position(rows - 1))) {
+    if (first_.begin > 0) gap_ = {visible_.sinks(), first_.begin};
+    end_ = first_.begin < last_.end ? last_.end : gap_.begin;
+  }
 
   Index keys() const { return keys_; }
   Index token(Index row) const { return (first_row_ + row) / group_; }
   Index head_in_group(Index row) const { return (first_row_ + row) % group_; }
   Index position(Index row) const { return token(row) + shift_; }
   Interval visible(Index row) const { return visible_(position(row)); }
-  /// Keys that some row sees (none where empty), and keys that every row sees: intervals move right with the row.
-  Interval some() const { return {first_.begin, std::max(first_.begin, last_.end)}; }
-  Interval all() const { return {last_.begin, first_.end}; }
+  /// The sink tokens that this row sees besides.
+  Index sinks(Index row) const { return visible(row).begin > 0 ? visible_.sinks() : 0; }
 
+  // Intervals move right with the row. So some row sees each key before `end`, but for a gap behind the sink tokens.
+  Index end() const { return end_; }
+  bool is_gap(Index begin, Index end) const { return begin >= gap_.begin && end <= gap_.end; }
+  Index count() const { return end_ - std::min(gap_.end, end_) + std::min(gap_.begin, end_); }
+  /// Whether every row sees all of these keys.
+  bool all_see(Index begin, Index end) const {
+    return end <= first_.end && (begin >= last_.begin || end <= visible_.sinks());
+  }
+
+  /// The first tile from `tile` on that holds a visible key, if it is before the end.
+  Index visible_tile(Index tile) const {
+    const Interval hidden{ceil_div(gap_.begin, kTileTokens), gap_.end / kTileTokens};
+    return tile >= hidden.begin ? std::max(tile, hidden.end) : tile;
+  }
   /// The segments that hold some visible key.
   Segments segments() const {
-    const Interval keys = some();
-    if (keys.begin >= keys.end) return {};
-    return {keys.begin / kSegmentTokens, ceil_div(keys.end, kSegmentTokens)};
+    if (end_ == 0) return {};
+    Segments all{0, ceil_div(end_, kSegmentTokens)};
+    const Interval hidden{ceil_div(gap_.begin, kSegmentTokens), gap_.end / kSegmentTokens};
+    if (hidden.begin == 0) all.begin = hidden.end;
+    if (hidden.begin > 0 && hidden.begin < hidden.end && hidden.end < all.end) all.gap = hidden;
+    return all;
   }
 
  private:
   Index group_, first_row_, keys_, shift_;
   VisibleKeys visible_;
-  Interval first_, last_;
+  Interval first_, last_, gap_{};
+  Index end_;
 };
 
 class Plan {
@@ -132,9 +168,7 @@ class Plan {
       for (Index first = 0; first < rows; first += step) {
         const Index count = std::min(step, rows - first);
         const RowRange range(call, b, group, first, count);
-        const Interval keys = range.some();
-        items_.push_back(
-            {b, g, heads, first, count, range.segments(), -1, heads * count * (keys.end - keys.begin + 1)});
+        items_.push_back({b, g, heads, first, count, range.segments(), -1, heads * count * (range.count() + 1)});
       }
     });
   }
@@ -161,14 +195,14 @@ class Plan {
       item.partial = partial_rows_;
       const Index step = ceil_div(count, std::min(count, parts));
       finishes_.push_back({item, step});
-      for (Index first = item.segments.begin; first < item.segments.end; first += step) {
+      item.segments.for_each_part(step, [&](Index begin, Index end) {
         WorkItem part = item;
-        part.segments = {first, std::min(first + step, item.segments.end)};
+        part.segments = {begin, end};
         part.partial = partial_rows_;
-        partial_rows_ += item.kv_heads * merge_depth(step) * item.rows;
+        partial_rows_ += item.kv_heads * part.segments.depth() * item.rows;
         part.cost = item.kv_heads * item.rows * part.segments.count() * kSegmentTokens;
         items_.push_back(part);
-      }
+      });
     }
   }
 
