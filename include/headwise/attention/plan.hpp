@@ -93,8 +93,8 @@ class RowRange {
   Index head_in_group(Index row) const { return (first_row_ + row) % group_; }
   Index position(Index row) const { return token(row) + shift_; }
   Interval visible(Index row) const { return visible_(position(row)); }
-  /// The sink tokens that this row sees besides.
-  Index sinks(Index row) const { return visible(row).begin > 0 ? visible_.sinks() : 0; }
+  /// The sink tokens that rows see besides, whose interval does not begin at key 0.
+  Index sinks() const { return visible_.sinks(); }
 
   // Intervals move right with the row. So some row sees each key before `end`, but for a gap behind the sink tokens.
   Index end() const { return end_; }

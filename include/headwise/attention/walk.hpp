@@ -228,7 +228,7 @@ class Walk {
   };
   TileKeys in_tile(Index row, Index first) const {
     const Interval keys = range_.visible(row);
-    const Index sinks = std::clamp<Index>(range_.sinks(row) - first, 0, kTileTokens);
+    const Index sinks = keys.begin > 0 ? std::clamp<Index>(range_.sinks() - first, 0, kTileTokens) : 0;
     // only sinks of all rows: `ends` may stop behind them
     if (sinks > 0 && range_.is_gap(first + sinks, first + kTileTokens)) return {sinks, sinks, sinks};
     const Index begin = std::clamp<Index>(keys.begin - first, sinks, kTileTokens);
