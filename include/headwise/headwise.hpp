@@ -17,6 +17,7 @@
 #include "headwise/core/view.hpp"
 
 // where keys and values come from
+#include "headwise/cache/kv_blocks.hpp"
 #include "headwise/cache/kv_cache.hpp"
 #include "headwise/cache/kv_rows.hpp"
 #include "headwise/cache/tile_source.hpp"
