@@ -23,6 +23,7 @@
 
 // where keys and values come from
 #include "headwise/cache/key_transform.hpp"
+#include "headwise/cache/kv_blocks.hpp"
 #include "headwise/cache/kv_cache.hpp"
 #include "headwise/cache/kv_rows.hpp"
 #include "headwise/cache/paged_cache.hpp"
