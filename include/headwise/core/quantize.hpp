@@ -104,7 +104,8 @@ constexpr float from_int8_code(std::uint8_t code, float scale) {
 constexpr std::uint16_t int4_scale(float largest) {
   const std::uint32_t magnitude = std::bit_cast<std::uint32_t>(largest) & 0x7fffffffu;
   if (magnitude >= 0x7f800000u) return 0x7fc0u;
-  const std::uint16_t scale = to_bf16_bits(largest / -8.0f);
+  // the largest numbers: 8 units must not be more than any float
+  const std::uint16_t scale = to_bf16_bits(std::clamp(largest / -8.0f, -0x1.fep+124f, 0x1.fep+124f));
   return (scale & 0x7fffu) == 0 && magnitude != 0 ? static_cast<std::uint16_t>(scale | 1u) : scale;  // never to nothing
 }
 /// Code of x in units of `scale`, which is finite and not 0.
@@ -132,7 +133,9 @@ struct int4 {
 
 /// What a cache of T stores: an element type of arrays, or one of the above.
 template <class T>
-struct Stored : Element<T> {};
+struct Stored;
+template <ElementType T>
+struct Stored<T> : Element<T> {};
 template <>
 struct Stored<e4m3> {
   static constexpr Storage storage = Storage::e4m3;
