@@ -217,8 +217,8 @@ class AnyPagedCache {
     for (Index l = 0; l < sharing.num_layers(); ++l) {
       storage_of_layer_.push_back(sharing.is_producer(l) ? std::ssize(formats)
                                                          : storage_of_layer_[index(sharing.source(l))]);
-      const auto& [heads, head_dim, value_dim] = shapes[index(l)];
-      if (sharing.is_producer(l)) formats.push_back({keys, values, heads, head_dim, value_dim});
+      const LayerShape& s = shapes[index(l)];
+      if (sharing.is_producer(l)) formats.push_back({keys, values, s.num_kv_heads, s.head_dim, s.value_dim});
     }
     store_ = std::make_unique<detail::PageStore>(formats, num_pages, options.page_tokens);
     sequences_ = std::make_unique<detail::SequenceSlots>(options.max_sequences, std::ssize(formats));

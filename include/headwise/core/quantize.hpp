@@ -136,7 +136,9 @@ struct int4 {
 
 /// What a cache of T stores: an element type of arrays, or one of the above.
 template <class T>
-struct Stored : Element<T> {};
+struct Stored;
+template <ElementType T>
+struct Stored<T> : Element<T> {};
 template <>
 struct Stored<e4m3> {
   static constexpr Storage storage = Storage::e4m3;
