@@ -94,30 +94,32 @@ HEADWISE_API void SequenceWriter::tile(Index storage, Index index, const std::by
   sink_.write({tile, bytes});
 }
 
-/// Reads on until `size` bytes are there.
+/// Reads on until `size` bytes are there, or all that there are.
 inline void read_until(Index size, ByteSource& source, std::unique_ptr<std::byte[]>& bytes, Index& have) {
   constexpr Index kFirst = Index{1} << 20;
-  while (have < size) {
+  for (bool ended = false; have < size && !ended;) {
     const Index next = source.size() ? size : std::min(size, std::max(kFirst, 2 * have));
     auto longer = std::make_unique_for_overwrite<std::byte[]>(static_cast<std::size_t>(next));
     if (have > 0) std::memcpy(longer.get(), bytes.get(), static_cast<std::size_t>(have));
     bytes = std::move(longer);
     const Index count = source.read({bytes.get() + have, static_cast<std::size_t>(next - have)});
-    if (count < next - have)
-      fail_file(source.name(), have + count, "ends after ", have + count, " bytes of at least ", size);
-    have = next;
+    ended = count < next - have;
+    have += count;
   }
 }
 
 HEADWISE_API SavedSequence read_saved(ByteSource& source, std::span<const StorageLayout> expected) {
   std::unique_ptr<std::byte[]> bytes;
-  for (Index have = 0;;) {
+  Index have = 0;
+  for (Index wanted = 0;;) {
     SavedFile file = parse_saved({bytes.get(), static_cast<std::size_t>(have)}, expected, source.name());
     if (file.bytes == have) return SavedSequence(std::move(file.header), std::move(bytes));
+    if (have < wanted) fail_file(source.name(), have, "ends after ", have, " bytes of at least ", wanted);
     if (source.size() && !file.header.storages.empty() && *source.size() != file.bytes)
       fail_file(source.name(), std::min(*source.size(), file.bytes), "bytes of the file (", *source.size(),
-                ") must be ", file.bytes, " as its header says");
-    read_until(file.bytes, source, bytes, have);
+                ") must be ", file.bytes, ", as its header says");
+    wanted = file.bytes;
+    read_until(wanted, source, bytes, have);
   }
 }
 
