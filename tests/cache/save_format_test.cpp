@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <istream>
+#include <streambuf>
 #include <string>
 #include <vector>
 
@@ -163,6 +166,40 @@ TEST(SaveFormat, LeavesTheStreamBehindASequenceSoThatOthersMayFollow) {
   std::string rest;
   stream >> rest;
   EXPECT_EQ(rest, "more");
+}
+
+/// Bytes that come a few at a time from where nobody can go back, as from a pipe.
+class Pipe : public std::streambuf {
+ public:
+  explicit Pipe(std::string bytes) : bytes_(std::move(bytes)) {}
+
+ private:
+  int_type underflow() override {
+    const std::size_t count = std::min<std::size_t>(bytes_.size() - at_, 1000);
+    if (count == 0) return traits_type::eof();
+    char* const begin = bytes_.data() + at_;
+    setg(begin, begin, begin + count);
+    at_ += count;
+    return traits_type::to_int_type(*begin);
+  }
+  std::string bytes_;
+  std::size_t at_ = 0;
+};
+
+TEST(SaveFormat, RestoresFromAStreamThatCannotSeek) {
+  const TileFormat large{Storage::f32, Storage::f32, 3, 512, 512};
+  FakeStore store({large}), other({large});
+  store.fill(0, {0, 0, 4 * 64}, 8);
+  const std::string bytes = saved(store);
+  ASSERT_GT(bytes.size(), std::size_t{3} << 20);  // more than is first made room for
+  Pipe pipe(bytes + bytes);
+  std::istream stream(&pipe);
+  restore(other, 0, stream);
+  EXPECT_EQ(other.sequences[0], store.sequences[0]);
+  other = FakeStore({large});
+  restore(other, 0, stream);
+  EXPECT_EQ(other.sequences[0], store.sequences[0]);
+  expect_file_error([&] { restore(other, 0, stream); }, {"stream", "ends after 0 bytes"});
 }
 
 TEST(SaveFormat, RestoresLayersThatHoldDifferentNumbersOfTokens) {

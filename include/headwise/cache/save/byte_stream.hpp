@@ -26,8 +26,10 @@ class ByteSource {
   virtual ~ByteSource() = default;
   /// As errors call it.
   virtual std::string_view name() const = 0;
-  /// Bytes of all, where they are known to be all that there are.
+  /// Bytes of all, where it must hold a saved cache and nothing else.
   virtual std::optional<Index> size() const = 0;
+  /// Bytes still to be read as far as is known; what is known to be there may be given memory at once.
+  virtual Index available() = 0;
   /// Bytes read: fewer than there is room for only at the end. Throws CacheFileError.
   virtual Index read(std::span<std::byte> to) = 0;
 };
@@ -60,6 +62,14 @@ class StreamSource final : public ByteSource {
   explicit StreamSource(std::istream& stream) : stream_(stream) {}
   std::string_view name() const override { return "stream"; }
   std::optional<Index> size() const override { return {}; }  // others may follow
+  Index available() override {
+    std::streambuf& buffer = *stream_.rdbuf();
+    const Index here = buffer.pubseekoff(0, std::ios::cur, std::ios::in);  // −1: cannot seek
+    const Index end = here < 0 ? -1 : Index{buffer.pubseekoff(0, std::ios::end, std::ios::in)};
+    if (end < 0) return 0;
+    if (buffer.pubseekpos(here, std::ios::in) < 0) fail_file(name(), read_, "cannot be read");
+    return end - here;
+  }
   Index read(std::span<std::byte> to) override {
     stream_.read(reinterpret_cast<char*>(to.data()), std::ssize(to));
     const Index count = stream_.gcount();

@@ -56,6 +56,7 @@ class InputFile final : public ByteSource {
   explicit InputFile(const std::string& path);
   std::string_view name() const override { return name_; }
   std::optional<Index> size() const override { return size_; }
+  Index available() override { return size_ - read_; }
   Index read(std::span<std::byte> to) override;
 
  private:

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
-#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
@@ -42,8 +41,7 @@ class SequenceWriter {
 /// A saved sequence, read and verified.
 class SavedSequence {
  public:
-  SavedSequence(SavedHeader header, std::unique_ptr<std::byte[]> file)
-      : header_(std::move(header)), file_(std::move(file)) {
+  SavedSequence(SavedHeader header, TileMemory file) : header_(std::move(header)), file_(std::move(file)) {
     Index offset = header_.bytes();
     for (std::size_t s = 0; s < header_.storages.size(); ++s) {
       offsets_.push_back(offset);
@@ -56,13 +54,13 @@ class SavedSequence {
     const auto s = static_cast<std::size_t>(storage);
     const SavedTiles tiles(header_.kept[s]);
     const Index bytes = header_.storages[s].format.bytes();
-    std::memcpy(to, file_.get() + offsets_[s] + (kv_head * tiles.count() + tiles.place(index)) * bytes,
+    std::memcpy(to, file_.data() + offsets_[s] + (kv_head * tiles.count() + tiles.place(index)) * bytes,
                 static_cast<std::size_t>(bytes));
   }
 
  private:
   SavedHeader header_;
-  std::unique_ptr<std::byte[]> file_;
+  TileMemory file_;             // of large pages: it is written once and read twice
   std::vector<Index> offsets_;  // [storage] of its tiles in the file
 };
 
@@ -95,24 +93,25 @@ HEADWISE_API void SequenceWriter::tile(Index storage, Index index, const std::by
 }
 
 /// Reads on until `size` bytes are there, or all that there are.
-inline void read_until(Index size, ByteSource& source, std::unique_ptr<std::byte[]>& bytes, Index& have) {
+inline void read_until(Index size, ByteSource& source, TileMemory& bytes, Index& have) {
   constexpr Index kFirst = Index{1} << 20;
   for (bool ended = false; have < size && !ended;) {
-    const Index next = source.size() ? size : std::min(size, std::max(kFirst, 2 * have));
-    auto longer = std::make_unique_for_overwrite<std::byte[]>(static_cast<std::size_t>(next));
-    if (have > 0) std::memcpy(longer.get(), bytes.get(), static_cast<std::size_t>(have));
+    Index next = std::min(size, std::max(kFirst, 2 * have));
+    if (next < size && source.available() >= size - have) next = size;
+    TileMemory longer(next);
+    if (have > 0) std::memcpy(longer.data(), bytes.data(), static_cast<std::size_t>(have));
     bytes = std::move(longer);
-    const Index count = source.read({bytes.get() + have, static_cast<std::size_t>(next - have)});
+    const Index count = source.read({bytes.data() + have, static_cast<std::size_t>(next - have)});
     ended = count < next - have;
     have += count;
   }
 }
 
 HEADWISE_API SavedSequence read_saved(ByteSource& source, std::span<const StorageLayout> expected) {
-  std::unique_ptr<std::byte[]> bytes;
+  TileMemory bytes;
   Index have = 0;
   for (Index wanted = 0;;) {
-    SavedFile file = parse_saved({bytes.get(), static_cast<std::size_t>(have)}, expected, source.name());
+    SavedFile file = parse_saved({bytes.data(), static_cast<std::size_t>(have)}, expected, source.name());
     if (file.bytes == have) return SavedSequence(std::move(file.header), std::move(bytes));
     if (have < wanted) fail_file(source.name(), have, "ends after ", have, " bytes of at least ", wanted);
     if (source.size() && !file.header.storages.empty() && *source.size() != file.bytes)
