@@ -80,10 +80,7 @@ class Walk {
   static constexpr float kLog2e = 1.4426950408889634f;
   /// The storage whose kernels meet the rows: f32 for a tile that is widened first.
   Storage resident(Storage storage) const { return widens(storage) ? Storage::f32 : storage; }
-  bool widens(Storage storage) const {
-    return storage != Storage::f32 && kernels_.operand[static_cast<int>(storage)] == Operand::f32 &&
-           item_.rows >= kernels_.widen_rows;
-  }
+  bool widens(Storage storage) const { return item_.rows >= kernels_.widen_rows[static_cast<int>(storage)]; }
 
   void gather_queries() const {
     const ConstArray& q = call_.queries;
@@ -92,10 +89,11 @@ class Walk {
     // scores are in units of log2, but a softcap works on natural ones: it brings log2 e in itself
     const float factor = call_.options->softcap > 0 ? call_.scale : call_.scale * kLog2e;
     for (Index r = 0; r < item_.rows; ++r) {
-      const Index token = range_.token(r), head = heads[range_.head_in_group(r)];
-      const void* row = q.row(item_.sequence, token, head);
+      const auto [sequence, token] = call_.place_of(item_.sequence, range_.token(r));
+      const Index head = heads[range_.head_in_group(r)];
+      const void* row = q.row(sequence, token, head);
       if (q.strides.dim != 1 && q.dim > 1) {
-        gather_row(q, item_.sequence, token, head, memory_.dense_row);
+        gather_row(q, sequence, token, head, memory_.dense_row);
         row = memory_.dense_row;
       }
       kernels_.prepare_row(row, q.storage, q.dim, head_dim_, factor, operand,
@@ -231,17 +229,23 @@ class Walk {
     return !kernels_.all_finite[static_cast<int>(format_.value_storage)](values, format_.value_dim);
   }
 
-  /// The weighted sum, row by row, each over a copy of the values that holds what the row sees and zeros.
+  /// The weighted sum, row by row, each over a copy of the values that holds what the row sees and zeros; in f32, which
+  /// gives the same bits, where that is what weights are.
   void sum_values_apart(Index first, const void* values, float* output) const {
-    const Index bytes = size_of(value_storage_);
+    const Storage storage = softmax_.operand == Operand::f32 ? Storage::f32 : value_storage_;
+    if (storage != value_storage_) {
+      kernels_.widen_values[static_cast<int>(value_storage_)](values, format_.value_dim, memory_.wide_values);
+      values = memory_.wide_values;
+    }
+    const Index bytes = size_of(storage);
     for (Index r = 0; r < item_.rows; ++r) {
       const Interval keys = in_tile(r, first);
-      std::memcpy(memory_.values_copy, values, static_cast<std::size_t>(value_tile_bytes(value_storage_, value_dim_)));
+      std::memcpy(memory_.values_copy, values, static_cast<std::size_t>(value_tile_bytes(storage, value_dim_)));
       for (Index t = 0; t < kTileTokens; ++t)
         for (Index d = 0; d < value_dim_ && (t < keys.begin || t >= keys.end); ++d)
-          std::memset(static_cast<char*>(memory_.values_copy) + value_index(value_storage_, value_dim_, t, d) * bytes,
-                      0, static_cast<std::size_t>(bytes));
-      kernels_.weighted_sum[static_cast<int>(value_storage_)](
+          std::memset(static_cast<char*>(memory_.values_copy) + value_index(storage, value_dim_, t, d) * bytes, 0,
+                      static_cast<std::size_t>(bytes));
+      kernels_.weighted_sum[static_cast<int>(storage)](
           {static_cast<char*>(memory_.weights) + r * kTileTokens * size_of(softmax_.operand),
            memory_.values_copy,
            output + r * value_dim_,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <concepts>
 
 #include "headwise/core/index.hpp"
@@ -21,6 +22,15 @@ struct TokenRange {
   Index end = 0;
   friend bool operator==(const TokenRange&, const TokenRange&) = default;
 };
+
+/// f(index) for each tile that holds a token of the range, ascending.
+template <class F>
+void for_each_tile(const TokenRange& range, F f) {
+  const Index sink_tiles = ceil_div(range.sinks, kTileTokens);
+  const Index end = range.begin < range.end ? ceil_div(range.end, kTileTokens) : 0;
+  for (Index i = 0; i < sink_tiles; ++i) f(i);
+  for (Index i = std::max(sink_tiles, range.begin / kTileTokens); i < end; ++i) f(i);
+}
 
 /// The one question every cache answers: where is tile `index` of this KV head of this sequence? Tile i holds tokens
 /// 64·i … 64·i + 63. The contract:

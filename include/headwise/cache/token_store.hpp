@@ -41,14 +41,6 @@ concept TokenStore = requires(const C& cache, C& target, Index i, std::span<cons
   target.restore_sequence(i, ranges, detail::NoFill{});
 };
 
-/// f(index) for each tile that holds a token of the range, ascending.
-template <class F>
-void for_each_tile(const TokenRange& range, F f) {
-  const Index sink_tiles = ceil_div(range.sinks, kTileTokens), end = ceil_div(range.end, kTileTokens);
-  for (Index i = 0; i < sink_tiles; ++i) f(i);
-  for (Index i = std::max(sink_tiles, range.begin / kTileTokens); i < end; ++i) f(i);
-}
-
 namespace detail {
 
 /// That ranges [storage] are ones: 0 <= sinks <= begin <= end <= max_tokens.

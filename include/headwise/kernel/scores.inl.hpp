@@ -27,7 +27,7 @@ constexpr Index score_rows_at_once(Index rows, Index of) {
 /// d mod kScorePartials, and the partials are added at the end: the summation order of every score on this ISA.
 template <class Step, int MR, int NV>
 HEADWISE_INLINE void score_tile(const char* a, Index a_stride, const char* b, Index b_stride, Index head_dim,
-                                Ahead& ahead, F (&out)[MR][NV]) {
+                                Ahead<4>& ahead, F (&out)[MR][NV]) {
   constexpr int P = kScorePartials, kUnroll = 4;
   constexpr Index kStepBytes = kBlockTokens * Step::kLaneBytes;
   F acc[P][MR][NV];
@@ -57,7 +57,7 @@ HEADWISE_INLINE M score_rows(const ScoreArgs& args, const SoftmaxState* softmax,
   const Index a_stride = args.head_dim * Step::kRowBytes / Step::kKappa;
   const Index block_bytes = steps * kBlockTokens * Step::kLaneBytes;
   const Index b_stride = kLanes == kBlockTokens ? block_bytes : kLanes * Step::kLaneBytes;
-  Ahead ahead(args.ahead, span.part, span.parts, span.tokens / (NV * kLanes) * steps);
+  Ahead<4> ahead(args.ahead, span.part, span.parts, span.tokens / (NV * kLanes) * steps);
   M over = none();
   for (Index token = span.first; token < span.first + span.tokens; token += NV * kLanes) {
     const char* keys = static_cast<const char*>(args.keys) + token / kBlockTokens * block_bytes +

@@ -11,7 +11,7 @@ constexpr int sum_requests(int vectors) {
 /// MR rows by NV vectors of a panel of `width` dims, over `steps` steps of kKappa tokens.
 template <class Step, int MR, int NV>
 HEADWISE_INLINE void sum_tile(const char* a, Index a_stride, const char* b, Index width, Index steps, float* output,
-                              Index output_stride, Ahead& ahead) {
+                              Index output_stride, Ahead<4>& ahead) {
   constexpr int kRequests = sum_requests<Step>(NV);
   constexpr int kUnroll = 4 / kRequests;
   constexpr Index kVectorBytes = kLanes * Step::kLaneBytes;
@@ -48,7 +48,7 @@ HEADWISE_INLINE void sum_rows(const SumArgs& args, Index row, Index dim, Index g
   const char* a = static_cast<const char*>(args.weights) + row * a_stride;
   const char* panel = static_cast<const char*>(args.values) + dim * kTileTokens * Step::kLaneBytes / Step::kKappa;
   const Index panels = ceil_div(args.value_dim, kPanelDims);
-  Ahead ahead(args.ahead, dim / kPanelDims * groups + group, panels * groups, Width / (NV * kLanes) * kRequests);
+  Ahead<4> ahead(args.ahead, dim / kPanelDims * groups + group, panels * groups, Width / (NV * kLanes) * kRequests);
   for (Index d = 0; d < Width; d += NV * kLanes)
     sum_tile<Step, MR, NV>(a, a_stride, panel + d * Step::kLaneBytes, Width, steps,
                            args.output + row * args.value_dim + dim + d, args.value_dim, ahead);
