@@ -26,9 +26,9 @@ std::vector<TileFormat> every_storage_type() {
   return formats;
 }
 
-const TokenRange kRanges[] = {{0, 0, 0},      {0, 0, 1},      {0, 0, 63},    {0, 0, 64},
-                              {0, 0, 65},     {0, 0, 200},    {4, 70, 200},  {4, 20, 64},
-                              {64, 128, 192}, {65, 127, 130}, {0, 136, 200}, {100, 120, 121}};
+const TokenRange kRanges[] = {{0, 0, 0},     {0, 0, 1},       {0, 0, 63},   {0, 0, 64},     {0, 0, 65},
+                              {0, 0, 200},   {4, 70, 200},    {4, 20, 64},  {64, 128, 192}, {65, 127, 130},
+                              {0, 136, 200}, {100, 120, 121}, {4, 100, 100}};
 
 /// What a reader makes of each slot without a token.
 void expect_cleared(const TileFormat& format, const std::string& tile, Index slot) {

@@ -59,7 +59,7 @@ struct SavedTiles {
   explicit SavedTiles(const TokenRange& range)
       : sinks(ceil_div(range.sinks, kTileTokens)),
         first(std::max(sinks, range.begin / kTileTokens)),
-        end(std::max(first, ceil_div(range.end, kTileTokens))) {}
+        end(range.begin < range.end ? std::max(first, ceil_div(range.end, kTileTokens)) : first) {}
   Index count() const { return sinks + end - first; }
   /// How many lie before tile `index`.
   Index place(Index index) const { return index < sinks ? index : sinks + index - first; }
