@@ -2,12 +2,11 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
-#include <cstdint>
 #include <vector>
 
+#include "headwise/attention/balance.hpp"
 #include "headwise/attention/problem.hpp"
-#include "headwise/core/tile_layout.hpp"
+#include "headwise/attention/work_item.hpp"
 #include "headwise/score/interval.hpp"
 
 // Which rows meet which tiles, on which thread. Rows are the queries of one sequence that share a KV head, token-major:
@@ -16,67 +15,17 @@
 
 namespace headwise::detail {
 
-/// Most rows that walk the tiles together. Decode keeps a whole group up to here, so K and V are read once.
-inline constexpr Index kMaxRows = 128;
 /// Rows of a prefill row tile: their queries, scores and outputs stay in L2 beside the tile.
 inline constexpr Index kPrefillRows = 96;
 /// The same where tiles are packed on the way, so that more rows share that work.
 inline constexpr Index kPackedPrefillRows = 3 * kPrefillRows;
-/// Tokens of a segment, at absolute positions: each is summed from scratch and merged in order, always, so that it may
-/// as well be summed on another thread.
-inline constexpr Index kSegmentTokens = 1024;
-
-/// Most partial sums that are alive while so many segments are summed and merged (attention/merge.hpp): blocks grow towards
-/// the middle of the range and shrink towards its end.
-constexpr Index merge_depth(Index segments) {
-  return std::max<Index>(1, 2 * static_cast<Index>(std::bit_width(static_cast<std::uint64_t>(segments))) - 1);
-}
-
-/// Segments [begin, end) but those of a gap, which lies between its ends: what nobody sees between sinks and windows.
-struct Segments {
-  Index begin = 0, end = 0;
-  Interval gap{};
-
-  Index count() const { return end - begin - (gap.end - gap.begin); }
-  Index next(Index segment) const { return segment + 1 == gap.begin ? gap.end : segment + 1; }
-  /// Partial sums alive while all are summed.
-  Index depth() const {
-    return gap.end == 0 ? merge_depth(count()) : merge_depth(gap.begin) + merge_depth(end - gap.end);
-  }
-  /// Calls f(begin, end) for parts of up to `step` segments, none across the gap.
-  template <class F>
-  void for_each_part(Index step, F f) const {
-    for (Index first = begin, last; first < end; first = next(last - 1)) {
-      last = std::min(first + step, first < gap.begin ? gap.begin : end);
-      f(first, last);
-    }
-  }
-};
-
-/// Most adjacent KV heads that walk the caller's own memory together.
-inline constexpr Index kMaxHeadsTogether = 8;
-
-/// Rows [first_row, first_row + rows) of each of a sequence's KV heads [kv_head, kv_head + kv_heads) against the segments
-/// [segments.begin, segments.end). One KV head, or a few whose rows lie side by side in the caller's memory.
-struct WorkItem {
-  Index sequence, kv_head, kv_heads, first_row, rows;
-  Segments segments;
-  Index partial;  // where the split's partial sums start, in rows; −1: not split, the item finishes its rows
-  Index cost;
-};
-
-/// A work item that became several, of `part_segments` segments each.
-struct SplitItem {
-  WorkItem whole;
-  Index part_segments;
-};
 
 /// The rows of a work item as queries and their visible keys.
 class RowRange {
  public:
-  RowRange(const Problem& call, const WorkItem& item)
+  RowRange(const CallShape& call, const WorkItem& item)
       : RowRange(call, item.sequence, call.groups.of(item.sequence, item.kv_head).size(), item.first_row, item.rows) {}
-  RowRange(const Problem& call, Index sequence, Index group, Index first_row, Index rows)
+  RowRange(const CallShape& call, Index sequence, Index group, Index first_row, Index rows)
       : group_(group),
         first_row_(first_row),
         keys_(call.num_keys(sequence)),
@@ -84,8 +33,9 @@ class RowRange {
         visible_(*call.options, keys_),
         first_(visible_(position(0))),
         last_(visible_(position(rows - 1))) {
-    if (first_.begin > 0) gap_ = {visible_.sinks(), first_.begin};
-    end_ = first_.begin < last_.end ? last_.end : gap_.begin;
+    const bool any = first_.begin < last_.end;  // but sinks
+    if (first_.begin > 0) gap_ = {visible_.sinks(), any ? first_.begin : visible_.sinks()};
+    hull_ = {0, any ? last_.end : gap_.begin};
   }
 
   Index keys() const { return keys_; }
@@ -96,10 +46,9 @@ class RowRange {
   /// The sink tokens that rows see besides, whose interval does not begin at key 0.
   Index sinks() const { return visible_.sinks(); }
 
-  // Intervals move right with the row. So some row sees each key before `end`, but for a gap behind the sink tokens.
-  Index end() const { return end_; }
-  bool is_gap(Index begin, Index end) const { return begin >= gap_.begin && end <= gap_.end; }
-  Index count() const { return end_ - std::min(gap_.end, end_) + std::min(gap_.begin, end_); }
+  /// Some row sees each key of the hull, but for those of a gap behind the sink tokens: intervals move right with the row.
+  Interval hull() const { return hull_; }
+  Interval gap() const { return gap_; }
   /// Whether every row sees all of these keys.
   bool all_see(Index begin, Index end) const {
     return end <= first_.end && (begin >= last_.begin || end <= visible_.sinks());
@@ -112,49 +61,52 @@ class RowRange {
   }
   /// The segments that hold some visible key.
   Segments segments() const {
-    if (end_ == 0) return {};
-    Segments all{0, ceil_div(end_, kSegmentTokens)};
     const Interval hidden{ceil_div(gap_.begin, kSegmentTokens), gap_.end / kSegmentTokens};
-    if (hidden.begin == 0) all.begin = hidden.end;
-    if (hidden.begin > 0 && hidden.begin < hidden.end && hidden.end < all.end) all.gap = hidden;
-    return all;
+    const Index end = ceil_div(hull_.end, kSegmentTokens);
+    if (hidden.begin == 0) return {hidden.end, end};
+    return hidden.begin < hidden.end ? Segments{0, end, hidden} : Segments{0, end};
   }
 
  private:
   Index group_, first_row_, keys_, shift_;
   VisibleKeys visible_;
-  Interval first_, last_, gap_{};
-  Index end_;
+  Interval first_, last_, hull_, gap_{};
 };
 
+/// The work items of a call.
 class Plan {
  public:
   /// Reuses the memory of the plan before it.
-  void make(const Problem& call, Index threads) {
+  void make(const CallShape& call, Index threads) {
+    whole_.clear();
     items_.clear();
     finishes_.clear();
     partial_rows_ = 0;
     // groups that are empty in this call may not be in the next, which should not allocate
-    items_.reserve(static_cast<std::size_t>(call.num_sequences() * call.groups.num_kv_heads()));
+    const auto groups = static_cast<std::size_t>(call.num_sequences() * call.groups.num_kv_heads());
+    whole_.reserve(groups);
     cut_rows(call, threads);
-    if (const Index parts = parts_per_item(std::ssize(items_), threads); parts > 1) split_segments(parts);
+    items_.reserve(std::max(groups, whole_.size()) +
+                   static_cast<std::size_t>(threads > 1 ? Balance::most_parts(threads) : 0));
+    const Index part_cost = balance_.part_cost(whole_, threads);
+    for (const WorkItem& item : whole_) split(item, Balance::part_segments(item, part_cost));
     // long items first, so that the last ones to be claimed are short
     // (not std::stable_sort, which allocates)
-    std::sort(items_.begin(), items_.end(), [](const WorkItem& a, const WorkItem& b) { return a.cost > b.cost; });
+    std::sort(items_.begin(), items_.end(), [](const WorkItem& a, const WorkItem& b) { return a.cost() > b.cost(); });
   }
 
   const std::vector<WorkItem>& items() const { return items_; }
   /// Row tiles whose segments were split: merged and finished after all items.
-  const std::vector<SplitItem>& finishes() const { return finishes_; }
+  const std::vector<Finish>& finishes() const { return finishes_; }
   /// Rows of partial state that the split needs.
   Index partial_rows() const { return partial_rows_; }
 
  private:
-  static Index row_tile(const Problem& call, Index rows) {
+  static Index row_tile(const CallShape& call, Index rows) {
     return rows <= kMaxRows ? rows : call.source.tile ? kPrefillRows : kPackedPrefillRows;
   }
 
-  void cut_rows(const Problem& call, Index threads) {
+  void cut_rows(const CallShape& call, Index threads) {
     Index groups = 0, tiles = 0, segments = 1;
     for_each_group(call, 1, [&](Index b, Index, Index, Index group, Index rows) {
       ++groups;
@@ -168,48 +120,31 @@ class Plan {
       for (Index first = 0; first < rows; first += step) {
         const Index count = std::min(step, rows - first);
         const RowRange range(call, b, group, first, count);
-        items_.push_back({b, g, heads, first, count, range.segments(), -1, heads * count * (range.count() + 1)});
+        whole_.push_back({b, g, heads, first, count, range.segments(), range.hull(), range.gap()});
       }
     });
   }
 
-  /// Into how many parts each of so few items is split, so that the threads end within a twentieth of each other.
-  static Index parts_per_item(Index items, Index threads) {
-    constexpr Index kManyRounds = 4, kMostParts = 64;
-    if (items == 0 || items >= kManyRounds * threads) return 1;
-    Index parts = 1;
-    while (parts < kMostParts && ceil_div(items * parts, threads) * threads * 20 > items * parts * 21) ++parts;
-    return parts;
-  }
-
-  void split_segments(Index parts) {
-    std::vector<WorkItem>& whole = scratch_;
-    whole.assign(items_.begin(), items_.end());  // a swap would leave the smaller buffer to grow in the next call
-    items_.clear();
-    for (WorkItem item : whole) {
-      const Index count = item.segments.count();
-      if (count < 2) {
-        items_.push_back(item);
-        continue;
-      }
-      item.partial = partial_rows_;
-      const Index step = ceil_div(count, std::min(count, parts));
-      finishes_.push_back({item, step});
-      item.segments.for_each_part(step, [&](Index begin, Index end) {
-        WorkItem part = item;
-        part.segments = {begin, end};
-        part.partial = partial_rows_;
-        partial_rows_ += item.kv_heads * part.segments.depth() * item.rows;
-        part.cost = item.kv_heads * item.rows * part.segments.count() * kSegmentTokens;
-        items_.push_back(part);
-      });
+  /// The item as parts of so many segments.
+  void split(WorkItem item, Index part_segments) {
+    if (part_segments >= item.segments.count()) {
+      items_.push_back(item);
+      return;
+    }
+    const Split own{item.segments, part_segments, partial_rows_, item.kv_heads, item.rows};
+    finishes_.push_back({item, own});
+    partial_rows_ += own.num_parts() * own.part_rows();
+    for (Index i = 0; i < own.num_parts(); ++i) {
+      item.segments = own.part(i);
+      item.partial = own.partial_of(i);
+      items_.push_back(item);
     }
   }
 
   /// How many adjacent KV heads share a work item. In the caller's memory their rows lie side by side: read together, they
   /// use what the hardware fetches beyond a row, and a page's translation once (a plain read of 512-byte rows of one head
   /// takes 15 GB/s on a core of Emerald Rapids, of four together 20). Enough items must remain for all threads.
-  static Index heads_together(const Problem& call, Index threads) {
+  static Index heads_together(const CallShape& call, Index threads) {
     if (call.source.tile) return 1;
     const Index all = call.num_sequences() * call.groups.num_kv_heads();
     return std::clamp<Index>(all / threads, 1, kMaxHeadsTogether);
@@ -218,7 +153,7 @@ class Plan {
   /// f(sequence, first KV head, KV heads, query heads of each, rows of each) over up to `together` KV heads of as many
   /// query heads and few rows.
   template <class F>
-  static void for_each_group(const Problem& call, Index together, F f) {
+  static void for_each_group(const CallShape& call, Index together, F f) {
     const Index num_kv_heads = call.groups.num_kv_heads();
     for (Index b = 0; b < call.num_sequences(); ++b) {
       const auto group_of = [&](Index g) { return call.groups.of(b, g).size(); };
@@ -234,8 +169,10 @@ class Plan {
 
   static constexpr Index kMinSharedRows = 8;
 
-  std::vector<WorkItem> items_, scratch_;
-  std::vector<SplitItem> finishes_;
+  Balance balance_;
+  std::vector<WorkItem> whole_;  // before the split
+  std::vector<WorkItem> items_;
+  std::vector<Finish> finishes_;
   Index partial_rows_ = 0;
 };
 
