@@ -66,22 +66,6 @@ inline void check_offsets(const Options& options, Index sequences, Index tokens)
           ")");
 }
 
-/// The head map and the keys and values fit `heads`.
-inline void check_keys(const CallShape& call, const Heads<>& heads) {
-  const TileFormat& kv = call.source.format;
-  const HeadMap& map = call.groups.map();
-  require(map.num_heads() == heads.num_heads(), "num_heads of the head map (", map.num_heads(),
-          ") must equal num_heads (", heads.num_heads(), ")");
-  require(map.num_kv_heads() == heads.num_kv_heads(), "num_kv_heads of the head map (", map.num_kv_heads(),
-          ") must equal num_kv_heads (", heads.num_kv_heads(), ")");
-  require(kv.num_kv_heads == heads.num_kv_heads(), "KV heads of the keys and values (", kv.num_kv_heads,
-          ") must equal num_kv_heads (", heads.num_kv_heads(), ")");
-  require(kv.head_dim == heads.head_dim(), "dim of the keys (", kv.head_dim, ") must equal head_dim (",
-          heads.head_dim(), ")");
-  require(kv.value_dim == heads.value_dim(), "dim of the values (", kv.value_dim, ") must equal value_dim (",
-          heads.value_dim(), ")");
-}
-
 /// Checks that no query of the call sees a token that its source has forgotten.
 inline void check_kept(const CallShape& call) {
   if (!call.source.kept) return;
@@ -104,6 +88,22 @@ inline void check_kept(const CallShape& call) {
             ") must be at most the first tokens that the cache keeps (", kept.sinks, ") of sequence ", b,
             ", beside those from ", kept.begin, " on");
   }
+}
+
+/// The head map and the keys and values fit `heads`.
+inline void check_keys(const CallShape& call, const Heads<>& heads) {
+  const TileFormat& kv = call.source.format;
+  const HeadMap& map = call.groups.map();
+  require(map.num_heads() == heads.num_heads(), "num_heads of the head map (", map.num_heads(),
+          ") must equal num_heads (", heads.num_heads(), ")");
+  require(map.num_kv_heads() == heads.num_kv_heads(), "num_kv_heads of the head map (", map.num_kv_heads(),
+          ") must equal num_kv_heads (", heads.num_kv_heads(), ")");
+  require(kv.num_kv_heads == heads.num_kv_heads(), "KV heads of the keys and values (", kv.num_kv_heads,
+          ") must equal num_kv_heads (", heads.num_kv_heads(), ")");
+  require(kv.head_dim == heads.head_dim(), "dim of the keys (", kv.head_dim, ") must equal head_dim (",
+          heads.head_dim(), ")");
+  require(kv.value_dim == heads.value_dim(), "dim of the values (", kv.value_dim, ") must equal value_dim (",
+          heads.value_dim(), ")");
 }
 
 /// The options are possible and fit the other arguments.

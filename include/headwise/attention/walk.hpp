@@ -12,7 +12,7 @@
 #include "headwise/attention/finish.hpp"
 #include "headwise/attention/merge.hpp"
 #include "headwise/attention/packed_rows.hpp"
-#include "headwise/attention/plan.hpp"
+#include "headwise/attention/row_range.hpp"
 #include "headwise/attention/workspace.hpp"
 #include "headwise/kernel/table.hpp"
 
@@ -50,7 +50,7 @@ class Walk {
   template <class F>
   void for_each_tile(Index segment, F f) const {
     constexpr Index kTiles = kSegmentTokens / kTileTokens;
-    const Index end = std::min(ceil_div(range_.hull().end, kTileTokens), (segment + 1) * kTiles);
+    const Index end = std::min(ceil_div(range_.end(), kTileTokens), (segment + 1) * kTiles);
     bool opening = true;
     for (Index tile = segment * kTiles; (tile = range_.visible_tile(tile)) < end; ++tile, opening = false)
       f(tile, opening);
@@ -230,8 +230,7 @@ class Walk {
     const Interval keys = range_.visible(row);
     const Index sinks = keys.begin > 0 ? std::clamp<Index>(range_.sinks() - first, 0, kTileTokens) : 0;
     // only sinks of all rows: `ends` may stop behind them
-    const Interval gap = range_.gap();
-    if (sinks > 0 && first + sinks >= gap.begin && first + kTileTokens <= gap.end) return {sinks, sinks, sinks};
+    if (sinks > 0 && range_.is_gap(first + sinks, first + kTileTokens)) return {sinks, sinks, sinks};
     const Index begin = std::clamp<Index>(keys.begin - first, sinks, kTileTokens);
     return {sinks, begin, std::clamp<Index>(keys.end - first, begin, kTileTokens)};
   }

@@ -33,22 +33,18 @@ struct Segments {
   Interval gap{};
 
   Index count() const { return end - begin - (gap.end - gap.begin); }
-  bool has_gap() const { return gap.begin < gap.end; }
-  Index next(Index segment) const { return has_gap() && segment + 1 == gap.begin ? gap.end : segment + 1; }
+  Index next(Index segment) const { return segment + 1 == gap.begin ? gap.end : segment + 1; }
   /// Partial sums alive while all are summed.
   Index depth() const {
-    return has_gap() ? merge_depth(gap.begin - begin) + merge_depth(end - gap.end) : merge_depth(count());
+    return gap.end == 0 ? merge_depth(count()) : merge_depth(gap.begin) + merge_depth(end - gap.end);
   }
-
-  /// Parts of up to `step` segments, none across the gap.
-  Index num_parts(Index step) const {
-    return has_gap() ? ceil_div(gap.begin - begin, step) + ceil_div(end - gap.end, step) : ceil_div(count(), step);
-  }
-  Segments part(Index i, Index step) const {
-    const Index before = has_gap() ? ceil_div(gap.begin - begin, step) : 0;
-    const Interval run = i < before ? Interval{begin, gap.begin} : Interval{has_gap() ? gap.end : begin, end};
-    const Index first = run.begin + (i < before ? i : i - before) * step;
-    return {first, std::min(first + step, run.end)};
+  /// Calls f(begin, end) for parts of up to `step` segments, none across the gap.
+  template <class F>
+  void for_each_part(Index step, F f) const {
+    for (Index first = begin, last; first < end; first = next(last - 1)) {
+      last = std::min(first + step, first < gap.begin ? gap.begin : end);
+      f(first, last);
+    }
   }
 };
 
@@ -57,18 +53,16 @@ struct Segments {
 struct WorkItem {
   Index sequence, kv_head, kv_heads, first_row, rows;
   Segments segments;
-  Interval keys;       // that some row sees,
-  Interval gap{};      // but for these
+  Index end;           // of the keys that some row sees
+  Interval hidden;     // those before it that none sees
   Index partial = -1;  // where the item's partial sums start, in rows; −1: it finishes its rows itself
 
   /// About how long it takes, in keys met by one row. To read a tile takes as long as to meet it with some rows.
   Index cost() const {
-    const auto met = [&](const Interval& x) {
-      const Index begin = std::max(x.begin, segments.begin * kSegmentTokens),
-                  end = std::min(x.end, segments.end * kSegmentTokens);
-      return std::max(begin, end) - begin;
-    };
-    return kv_heads * (rows + kRowsOfReading) * (met(keys) - met(gap) + 1);
+    const Interval all{segments.begin * kSegmentTokens, std::min(end, segments.end * kSegmentTokens)};
+    const Index unseen = std::min(all.end, hidden.end) - std::max(all.begin, hidden.begin);
+    return kv_heads * (rows + kRowsOfReading) *
+           (std::max<Index>(0, all.end - all.begin - std::max<Index>(0, unseen)) + 1);
   }
 
  private:
@@ -76,27 +70,33 @@ struct WorkItem {
 };
 
 /// The parts of `part_segments` segments each that a work item became, and where each leaves its partial sums, one for
-/// each block that its segments merge to: parts[part][KV head][merge_depth(part)][rows].
+/// each block that its segments merge to: [part][KV head][depth of the part][rows].
 struct Split {
   Segments segments;
   Index part_segments = 1, partial = 0, kv_heads = 1, rows = 0;
 
-  Index part_rows() const { return kv_heads * merge_depth(part_segments) * rows; }
-  Index num_parts() const { return segments.num_parts(part_segments); }
-  Segments part(Index i) const { return segments.part(i, part_segments); }
-  Index partial_of(Index part) const { return partial + part * part_rows(); }
+  /// Calls f(segments, where its partial sums start) for each part; returns the rows of partial sums of all.
+  template <class F>
+  Index for_each_part(F f) const {
+    Index at = partial;
+    segments.for_each_part(part_segments, [&](Index begin, Index end) {
+      const Segments part{begin, end};
+      f(part, at);
+      at += kv_heads * part.depth() * rows;
+    });
+    return at - partial;
+  }
 
   /// f(first segment, segments, where it starts in rows) for each partial sum of a KV head, in the order of the keys.
   template <class F>
   void for_each_block(Index head, F f) const {
-    for (Index i = 0; i < num_parts(); ++i) {
-      const Segments own = part(i);
-      Index row = partial_of(i) + head * own.depth() * rows;
-      for_each_aligned(own.begin, own.end, [&](Index first, Index size) {
+    for_each_part([&](const Segments& part, Index at) {
+      Index row = at + head * part.depth() * rows;
+      for_each_aligned(part.begin, part.end, [&](Index first, Index size) {
         f(first, size, row);
         row += rows;
       });
-    }
+    });
   }
 
   /// f(begin, size) for the blocks that segments [begin, end) merge to.
