@@ -5,7 +5,6 @@
 #include <numeric>
 
 #include "tests/attention/run.hpp"
-#include "tests/support/errors.hpp"
 
 namespace headwise {
 namespace {

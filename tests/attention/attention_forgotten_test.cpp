@@ -114,6 +114,20 @@ TEST(ForgottenTokens, NameTheFirstSequenceThatLacksThem) {
   EXPECT_NO_THROW(run_over(source, in, {.window = 90, .query_lengths = none_of_one}));
 }
 
+TEST(ForgottenTokens, AreRefusedInAPlanAndInTheCallsThatUseIt) {
+  const Inputs in({2, 1, 8}, 1, 5, 300, 66);
+  const Forgetful much(in, {{4, 200, 300}}), less(in, {{4, 250, 300}});
+  const Attention<> attend(in.heads);
+  expect_error([&] { attend.plan(5, much, {.window = 97}); }, {"window (97)", "back to token 199"});
+  const AttentionPlan plan = attend.plan(5, much, {.window = 96, .num_sink_tokens = 4});
+  std::vector<float> out(in.q.size());
+  const View<const float> q(in.q.data(), 5, 2, 8);
+  EXPECT_NO_THROW(attend(plan, q, much, View<float>(out.data(), 5, 2, 8)));
+  EXPECT_EQ(out, run(in, {}, {.window = 96, .num_sink_tokens = 4}).output);
+  expect_error([&] { attend(plan, q, less, View<float>(out.data(), 5, 2, 8)); }, {"window (96)", "back to token 200"});
+  EXPECT_EQ(less.asked(), 0);
+}
+
 TEST(ForgottenTokens, WereNoneWhereTheKeptPartsTouch) {
   const Inputs in({2, 1, 8}, 1, 5, 300, 65);
   EXPECT_EQ(run_over(Forgetful(in, {{100, 100, 300}}), in), run(in));
