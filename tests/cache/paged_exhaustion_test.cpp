@@ -66,9 +66,8 @@ TEST(PagedExhaustion, AtEveryPointOfAStepNothingChangesAndTheStepCanGoOnWhenTher
       for (Index layer = 0; layer < first; ++layer)
         if (small > 0) append_tokens(cache, layer, id, tokens_like(kLayers[layer], small, 3));
       for (Index layer = first; layer < 3; ++layer)
-        expect_out_of_pages(cache, free + 1, free, [&] {
-          append_tokens(cache, layer, id, tokens_like(kLayers[layer], large, 4));
-        });
+        expect_out_of_pages(cache, free + 1, free,
+                            [&] { append_tokens(cache, layer, id, tokens_like(kLayers[layer], large, 4)); });
       const auto before = contents_of(cache, other);
       append_tokens(cache, first, id, tokens_like(kLayers[first], large - 1, 4));
       EXPECT_EQ(cache.pages().free, 0);
