@@ -42,12 +42,14 @@ inline void LayerTiles::evict(Index sequence, Index first, Index last, const Rop
   auto& [kept, slot] = at(sequence);
   if (first == last) return;
   const Index taken = last - first;
+  // the ring may have no place any more for the first of those behind a gap that no longer ends with a tile
+  const TokenRange left = grown(without(kept, first, last), 0);
   if (has_key_norms())
     for (Index g = 0; g < format().num_kv_heads; ++g)
       norms_.truncate(reader(), slot, g, first, data(slot, g, first / kTileTokens));
   const auto move = [&, s = slot](auto tile_at) {
     if (last < kept.sinks) move_tokens(s, tile_at, last, first, kept.sinks - last, rope);
-    const Index from = last < kept.begin ? kept.begin : last;
+    const Index from = std::max({last, kept.begin, left.begin + taken});
     move_tokens(s, tile_at, from, from - taken, kept.end - from, rope);
   };
   if (const Index bytes = evict_scratch_bytes(sequence); bytes > 0) {
@@ -56,7 +58,7 @@ inline void LayerTiles::evict(Index sequence, Index first, Index last, const Rop
   } else {
     move([&, s = slot](Index g, Index i) { return data(s, g, i); });
   }
-  kept = without(kept, first, last);
+  kept = left;
   clear_between(slot, kept);
 }
 
