@@ -62,8 +62,9 @@ template <class Format, int NV>
 struct KeyScales {
   F scale[NV], offset[NV];
 
-  HEADWISE_INLINE KeyScales(const char* keys, Index head_dim, Index token, Index dim) {
-    const char* at = keys + key_code_bytes(Format::kStorage, head_dim) + 2 * scale_index(Format::kStorage, token, dim);
+  HEADWISE_INLINE KeyScales(const void* keys, Index head_dim, Index token, Index dim) {
+    const char* at = static_cast<const char*>(keys) + key_code_bytes(Format::kStorage, head_dim) +
+                     2 * scale_index(Format::kStorage, token, dim);
     HEADWISE_UNROLL for (int j = 0; j < NV; ++j) {
       scale[j] = load_bf16(at + 2 * kLanes * j);
       offset[j] = scale[j] * splat(-static_cast<float>(Format::kZero));
@@ -100,13 +101,6 @@ struct ValueScales {
   }
   HEADWISE_INLINE StepScales<Format> of_step(Index token) const { return {scale + token, offset + token}; }
 };
-/// Of types without scales, in the place of any of these.
-struct NoScales {
-  HEADWISE_INLINE NoScales of_step(Index) const { return {}; }
-  HEADWISE_INLINE F apply(F number, int, int) const { return number; }
-  HEADWISE_INLINE F widen(F number, int) const { return number; }
-};
-
 template <class F_>
 struct StepNarrow {
   using Format = F_;
