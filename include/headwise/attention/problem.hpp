@@ -2,6 +2,7 @@
 #pragma once
 
 #include "headwise/attention/head_groups.hpp"
+#include "headwise/cache/key_transform.hpp"
 #include "headwise/cache/tile_source.hpp"
 #include "headwise/core/view.hpp"
 #include "headwise/kernel/table.hpp"
@@ -39,6 +40,7 @@ struct SourceRef {
   AheadArgs (*rows_of_keys)(const void* self, Index sequence, Index kv_head, Index index) = nullptr;
   AheadArgs (*rows_of_values)(const void* self, Index sequence, Index kv_head, Index index) = nullptr;
   TokenRange (*kept)(const void* self, Index sequence) = nullptr;  // null: every token
+  KeyTransform key_transform = {};
 };
 
 template <TileSource S>
@@ -52,6 +54,7 @@ SourceRef source_ref(const S& source) {
     ref.kept = [](const void* self, Index sequence) -> TokenRange {
       return static_cast<const S*>(self)->kept(sequence);
     };
+  if constexpr (requires { source.key_transform(); }) ref.key_transform = source.key_transform();
   return ref;
 }
 

@@ -95,11 +95,17 @@ class Walk {
       const auto [sequence, token] = call_.place_of(item_.sequence, range_.token(r));
       const Index head = heads[range_.head_in_group(r)];
       const void* row = q.row(sequence, token, head);
-      if (q.strides.dim != 1 && q.dim > 1) {
+      Storage storage = q.storage;
+      if (call_.source.key_transform.any()) {
+        for (Index d = 0; d < q.dim; ++d) memory_.dense_row[d] = load_element(row, q.storage, d * q.strides.dim);
+        call_.source.key_transform.to_query(kv_head_, q.dim, memory_.dense_row);
+        row = memory_.dense_row;
+        storage = Storage::f32;
+      } else if (q.strides.dim != 1 && q.dim > 1) {
         gather_row(q, sequence, token, head, memory_.dense_row);
         row = memory_.dense_row;
       }
-      kernels_.prepare_row(row, q.storage, q.dim, head_dim_, factor, operand,
+      kernels_.prepare_row(row, storage, q.dim, head_dim_, factor, operand,
                            static_cast<char*>(memory_.queries) + r * head_dim_ * size_of(operand));
     }
   }

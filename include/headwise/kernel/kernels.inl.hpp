@@ -18,7 +18,7 @@ template <class Step>
 constexpr void add_storage(TileKernels& table) {
   constexpr Storage storage = Step::kStorage;
   constexpr int s = static_cast<int>(storage);
-  constexpr Index widen_rows = Step::kManyRows ? kNeverWiden : is_element(storage) ? kWidenRows : 1;
+  constexpr Index widen_rows = Step::kManyRows ? kNeverWiden : kWidenRows;
   table.operand[s] = Step::kOperand;
   table.widen_rows[s] = widen_rows;
   if constexpr (widen_rows > 1) {
