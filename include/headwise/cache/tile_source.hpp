@@ -40,6 +40,9 @@ struct TokenRange {
 /// A source that forgets old tokens says so with a further member, `TokenRange kept(Index sequence) const`, whose end is
 /// num_tokens(sequence). It is asked for tiles with at least one token that it keeps; all elements of those are readable,
 /// and what was forgotten in them may be anything. A call that would see a forgotten token is an error.
+/// A source whose sequences may share tiles says so with a further member, `Index shared_tokens(Index a, Index b) const`:
+/// how many leading tokens sequences a and b hold in the very same tiles, a multiple of 64, 0 for none. Attention may read
+/// those once for both (Options::share_prefix).
 template <class S>
 concept TileSource = requires(const S& source, Index i) {
   { source.format() } -> std::same_as<TileFormat>;
