@@ -54,6 +54,15 @@ std::optional<CommandLine> read_command_line(int argc, char** argv, int& exit_co
                  "prompt and generated tokens together at most; 0: what the model was trained for")
       ->check(CLI::Range(Index{0}, most))
       ->capture_default_str();
+  auto* draft = app.add_option("--draft", line.draft,
+                               "tokens drafted at most in each step by looking up what followed the last ones before; "
+                               "the text is the same as without; 0: none")
+                    ->check(CLI::Range(Index{0}, Index{4096}))
+                    ->capture_default_str();
+  app.add_option("--ngram", line.ngram, "last tokens looked up at most for a draft")
+      ->check(CLI::Range(Index{1}, Index{4096}))
+      ->needs(draft)
+      ->capture_default_str();
   try {
     app.parse(argc, argv);
     if (prompt->count() + file->count() == 0) throw CLI::RequiredError("--prompt or --prompt-file");
