@@ -10,6 +10,10 @@
 
 namespace headwise::nn {
 
+namespace detail {
+class AttentionProjections;
+}
+
 /// Memory for the intermediate results of a forward pass. It grows to the largest call and is then reused: a decode
 /// loop that keeps one allocates nothing here. One may serve all layers of a model, one call at a time.
 class Workspace {
@@ -17,7 +21,7 @@ class Workspace {
   Index bytes() const { return size_ * static_cast<Index>(sizeof(float)); }
 
  private:
-  friend class MultiHeadAttention;
+  friend class detail::AttentionProjections;
 
   /// At least `floats` floats of any content.
   float* reserve(Index floats) {
@@ -55,6 +59,18 @@ struct Activations {
   View<float> query() const { return view(qk, sequences, heads.num_heads()); }
   View<float> key() const { return view(qk + query_width(), sequences, new_kv_heads); }
   View<float> value() const { return {v, sequences, tokens, new_kv_heads, heads.value_dim()}; }
+  /// `count` tokens from `begin` on, where sequences of any lengths lie one after another as one
+  View<float> key(Index begin, Index count) const {
+    return {qk + begin * qk_width() + query_width(),
+            1,
+            count,
+            new_kv_heads,
+            heads.head_dim(),
+            {count * qk_width(), qk_width(), heads.head_dim(), 1}};
+  }
+  View<float> value(Index begin, Index count) const {
+    return {v + begin * value_width(), 1, count, new_kv_heads, heads.value_dim()};
+  }
   View<float> query_and_key() const { return view(qk, sequences, heads.num_heads() + new_kv_heads); }
   /// of one sequence
   View<float> query_and_key(Index b) const {
