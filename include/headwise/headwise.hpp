@@ -12,11 +12,17 @@
 #include "headwise/core/heads.hpp"
 #include "headwise/core/index.hpp"
 #include "headwise/core/kv_sharing.hpp"
+#include "headwise/core/quantize.hpp"
 #include "headwise/core/storage.hpp"
 #include "headwise/core/tile_layout.hpp"
 #include "headwise/core/view.hpp"
 
+// where tokens stand
+#include "headwise/position/rope.hpp"
+#include "headwise/position/rope_scaling.hpp"
+
 // where keys and values come from
+#include "headwise/cache/key_transform.hpp"
 #include "headwise/cache/kv_cache.hpp"
 #include "headwise/cache/kv_rows.hpp"
 #include "headwise/cache/tile_source.hpp"

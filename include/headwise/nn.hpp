@@ -7,5 +7,3 @@
 #include "headwise/nn/linear.hpp"
 #include "headwise/nn/multi_head_attention.hpp"
 #include "headwise/nn/multi_head_attention_options.hpp"
-#include "headwise/nn/rope.hpp"
-#include "headwise/nn/rope_scaling.hpp"

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <limits>
 
-#include "headwise/nn/rope.hpp"
+#include "headwise/position/rope.hpp"
 #include "headwise/parallel/thread_pool.hpp"
 #include "tests/regroup/random_weights.hpp"
 #include "tests/support/errors.hpp"

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <vector>
 
-#include "headwise/nn/rope.hpp"
+#include "headwise/position/rope.hpp"
 #include "headwise/regroup/module.hpp"
 #include "tests/regroup/random_weights.hpp"
 #include "tests/support/errors.hpp"

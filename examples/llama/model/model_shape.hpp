@@ -7,7 +7,7 @@
 
 #include "headwise/core/head_map.hpp"
 #include "headwise/core/kv_sharing.hpp"
-#include "headwise/nn/rope.hpp"
+#include "headwise/position/rope.hpp"
 #include "llama/file/gguf.hpp"
 
 namespace llama {

@@ -7,31 +7,28 @@
 
 namespace headwise {
 
-template <class T>
+template <class K, class V>
 class KvCache;
 
 /// One layer of a KvCache as a source of tiles. Refers to the cache, which must outlive it; appends show through it.
-template <class T>
 class CacheLayer {
  public:
-  TileFormat format() const {
-    const LayerShape& shape = tiles_->shape();
-    return {storage_of<T>, storage_of<T>, shape.num_kv_heads, shape.head_dim, shape.value_dim};
-  }
+  TileFormat format() const { return tiles_->format(); }
   Index num_sequences() const { return tiles_->num_sequences(); }
   Index num_tokens(Index sequence) const { return tiles_->num_tokens(sequence); }
   TilePointers tile(Index sequence, Index kv_head, Index index) const {
     const std::byte* keys = tiles_->tile(sequence, kv_head, index);
-    return {keys, keys + key_tile_bytes(storage_of<T>, tiles_->shape().head_dim)};
+    return {keys, keys + tiles_->format().key_bytes()};
   }
 
  private:
-  friend class KvCache<T>;
+  template <class K, class V>
+  friend class KvCache;
   explicit CacheLayer(const detail::LayerTiles& tiles) : tiles_(&tiles) {}
 
   const detail::LayerTiles* tiles_;
 };
 
-static_assert(TileSource<CacheLayer<float>>);
+static_assert(TileSource<CacheLayer>);
 
 }  // namespace headwise

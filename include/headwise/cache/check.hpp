@@ -22,8 +22,8 @@ inline void check_shape(std::size_t i, const LayerShape& shape) {
 }
 
 inline void check_kv_head(const LayerTiles& tiles, Index kv_head) {
-  require(kv_head >= 0 && kv_head < tiles.shape().num_kv_heads, "kv_head (", kv_head,
-          ") must be 0 to num_kv_heads - 1 (", tiles.shape().num_kv_heads - 1, ")");
+  require(kv_head >= 0 && kv_head < tiles.format().num_kv_heads, "kv_head (", kv_head,
+          ") must be 0 to num_kv_heads - 1 (", tiles.format().num_kv_heads - 1, ")");
 }
 
 inline void check_rows(const char* name, const ConstArray& rows, Index sequences, Index tokens, Index heads,

@@ -2,44 +2,25 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
 #include <cstddef>
-#include <cstdint>
 #include <memory>
 
-#include "headwise/cache/tile_writer.hpp"
+#include "headwise/cache/tile_codec.hpp"
 #include "headwise/core/index.hpp"
-#include "headwise/core/storage.hpp"
 #include "headwise/core/tile_layout.hpp"
 
 namespace headwise::detail {
 
-/// |x| of a stored number. Without branches, unlike from_f16_bits, so that compilers make vectors of it.
-template <Storage S>
-inline float magnitude(Bits<S> bits) {
-  if constexpr (S == Storage::f16) {
-    const std::int32_t rest = bits & 0x7fff;
-    const std::int32_t normal = (rest << 13) + 0x38000000;
-    const auto subnormal = std::bit_cast<std::int32_t>(static_cast<float>(rest) * 0x1p-24f);
-    // all ones or zero: the exponent is the smallest, the largest (infinity, NaN)
-    const std::int32_t is_subnormal = -(rest < 0x400), is_special = -(rest >= 0x7c00);
-    return std::bit_cast<float>((subnormal & is_subnormal) | ((normal + (0x38000000 & is_special)) & ~is_subnormal));
-  } else {
-    return std::bit_cast<float>(convert_bits<S, Storage::f32>(bits));  // its sign vanishes in the square
-  }
-}
-
-/// |k|² of a stored key: `padded` elements, a multiple of 8, zeros behind head_dim. Dimension d adds to partial sum
-/// d mod 8, in double. The square of a float is exact there, so it does not matter whether a compiler fuses the addition,
-/// and the bits are the same for every compiler and width of vectors.
-template <Storage S>
-inline double row_square(const Bits<S>* row, Index padded) {
+/// |k|² of a stored key, [dim]. Dimension d adds to partial sum d mod 8, in double. The square of a float is exact there, so
+/// it does not matter whether a compiler fuses the addition, and the bits are the same for every compiler and width of
+/// vectors.
+inline double row_square(const float* row, Index dim) {
   constexpr Index kSums = 8;
-  float x[kMaxHeadDim];
-  for (Index d = 0; d < padded; ++d) x[d] = magnitude<S>(row[d]);
   double sums[kSums] = {};
-  for (Index d = 0; d < padded; d += kSums)
-    for (Index i = 0; i < kSums; ++i) sums[i] += static_cast<double>(x[d + i]) * static_cast<double>(x[d + i]);
+  Index d = 0;
+  for (; d + kSums <= dim; d += kSums)
+    for (Index i = 0; i < kSums; ++i) sums[i] += static_cast<double>(row[d + i]) * static_cast<double>(row[d + i]);
+  for (Index i = 0; d + i < dim; ++i) sums[i] += static_cast<double>(row[d + i]) * static_cast<double>(row[d + i]);
   return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
 }
 
@@ -61,24 +42,19 @@ class KeyNorms {
   bool kept() const { return sums_ != nullptr; }
   double sum(Index slot, Index kv_head) const { return *at(slot, kv_head); }
 
-  /// `count` keys [count][padded] that are stored as tokens first, first + 1, … of a tile.
-  template <Storage S>
-  void append(Index slot, Index kv_head, Index first, Index count, const Bits<S>* rows, Index padded) {
-    double* const sums = at(slot, kv_head);
-    if (first % kTileTokens == 0) sums[1 + first / kTileTokens] = sums[0];
-    for (Index t = 0; t < count; ++t) sums[0] += row_square<S>(rows + t * padded, padded);
+  /// Adds the keys that were stored in `count` slots from `slot` on of tile `index`.
+  void append(const TileFormat& format, Index place, Index kv_head, Index index, const std::byte* tile, Index slot,
+              Index count) {
+    double* const sums = at(place, kv_head);
+    if (slot == 0) sums[1 + index] = sums[0];
+    add(sums[0], format, tile, slot, count);
   }
 
-  /// Keeps the first `tokens`, fewer than are stored. `keys` is the K tile that token `tokens` lies in.
-  template <Storage S>
-  void truncate(Index slot, Index kv_head, Index tokens, const void* keys, Index head_dim) {
-    double* const sums = at(slot, kv_head);
+  /// Keeps the first `tokens`, fewer than are stored. `tile` is the one that token `tokens` lies in.
+  void truncate(const TileFormat& format, Index place, Index kv_head, Index tokens, const std::byte* tile) {
+    double* const sums = at(place, kv_head);
     sums[0] = sums[1 + tokens / kTileTokens];
-    Bits<S> row[kMaxHeadDim] = {};
-    for (Index t = 0; t < tokens % kTileTokens; ++t) {
-      for (Index d = 0; d < head_dim; ++d) row[d] = static_cast<const Bits<S>*>(keys)[key_index(S, head_dim, t, d)];
-      sums[0] += row_square<S>(row, padded_head_dim(head_dim));
-    }
+    add(sums[0], format, tile, 0, tokens % kTileTokens);
   }
 
   /// Slot `to` becomes slot `from` of another, or of this; `tiles` of it are begun.
@@ -87,6 +63,13 @@ class KeyNorms {
   }
 
  private:
+  static void add(double& sum, const TileFormat& format, const std::byte* tile, Index slot, Index count) {
+    float row[kMaxHeadDim];
+    for (Index t = slot; t < slot + count; ++t) {
+      read_stored_key(format, tile, t, row);
+      sum += row_square(row, format.head_dim);
+    }
+  }
   double* at(Index slot, Index kv_head) const { return sums_.get() + (slot * num_kv_heads_ + kv_head) * stride_; }
 
   Index num_kv_heads_ = 0, stride_ = 0;

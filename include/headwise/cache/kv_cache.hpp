@@ -10,8 +10,8 @@
 #include "headwise/cache/check.hpp"
 #include "headwise/cache/layer_tiles.hpp"
 #include "headwise/cache/reorder_plan.hpp"
-#include "headwise/cache/tile_writer.hpp"
 #include "headwise/core/kv_sharing.hpp"
+#include "headwise/core/quantize.hpp"
 #include "headwise/core/view.hpp"
 
 namespace headwise {
@@ -25,15 +25,15 @@ struct CacheOptions {
   bool key_norms = false;
 };
 
-/// Keys and values of every token so far, of one layer or of all layers of a model, stored as T (float, f16 or bf16) in
-/// the tiles that kernels read (core/tile_layout.hpp). Layers may differ in heads and dimensions.
+/// Keys and values of every token so far, of one layer or of all layers of a model, keys stored as K and values as V
+/// (float, f16, bf16, e4m3, e5m2, int8 or int4; core/quantize.hpp) in the tiles that kernels read (core/tile_layout.hpp).
+/// Layers may differ in heads and dimensions.
 ///
 /// Every function validates first: on std::invalid_argument or std::bad_alloc nothing has changed. Moving is cheap;
 /// copying is the explicit copy(). Const functions may run at the same time, and so may appends to different layers.
-template <class T>
+template <class K, class V = K>
 class KvCache {
-  static_assert(std::same_as<T, float> || std::same_as<T, f16> || std::same_as<T, bf16>,
-                "a KvCache stores float, headwise::f16 or headwise::bf16");
+  static_assert(Storable<K> && Storable<V>, "a KvCache stores float, headwise::f16, bf16, e4m3, e5m2, int8 or int4");
 
  public:
   /// A cache of one layer for up to max_tokens (at least 1) tokens of each sequence.
@@ -58,7 +58,9 @@ class KvCache {
     detail::check_shared_shapes(shapes, sharing);
     storages_.reserve(static_cast<std::size_t>(sharing.num_producers()));
     for (const Index l : sharing.producers())
-      storages_.emplace_back(storage, shapes[index(l)], options.num_sequences, max_tokens, options.key_norms);
+      storages_.emplace_back(TileFormat{kKeys, kValues, shapes[index(l)].num_kv_heads, shapes[index(l)].head_dim,
+                                        shapes[index(l)].value_dim},
+                             options.num_sequences, max_tokens, options.key_norms);
     reorder_plan_ = detail::ReorderPlan(options.num_sequences);
   }
 
@@ -71,7 +73,7 @@ class KvCache {
   KvCache copy() const {
     KvCache result(options_, sharing_);
     result.storages_.reserve(storages_.size());
-    for (const auto& tiles : storages_) result.storages_.push_back(tiles.copy(storage, tiles.max_tokens()));
+    for (const auto& tiles : storages_) result.storages_.push_back(tiles.copy(tiles.max_tokens()));
     result.reorder_plan_ = detail::ReorderPlan(num_sequences());
     return result;
   }
@@ -82,7 +84,10 @@ class KvCache {
   const KvSharing& sharing() const { return sharing_; }
   Index num_sequences() const { return options_.num_sequences; }
   /// Heads and dimensions of a layer; value_dim is never 0 here.
-  LayerShape layer_shape(Index layer = 0) const { return at(layer).shape(); }
+  LayerShape layer_shape(Index layer = 0) const {
+    const TileFormat& format = at(layer).format();
+    return {format.num_kv_heads, format.head_dim, format.value_dim};
+  }
   /// Tokens that each sequence of the layer has room for; layers differ only after a growing cache has grown.
   Index max_tokens(Index layer = 0) const { return at(layer).max_tokens(); }
   /// Tokens stored.
@@ -100,27 +105,27 @@ class KvCache {
   /// Bytes that one token of one sequence takes over all layers, with head_dim padded to 8 and value_dim to 16.
   Index bytes_per_token() const {
     Index total = 0;
-    for (const auto& tiles : storages_) total += tiles.shape().num_kv_heads * tiles.tile_bytes() / kTileTokens;
+    for (const auto& tiles : storages_) total += tiles.format().num_kv_heads * tiles.tile_bytes() / kTileTokens;
     return total;
   }
 
   /// Appends k [sequence][token][kv_head][head_dim] and v [sequence][token][kv_head][value_dim], of any storage types
   /// and strides, to every sequence of a layer. Numbers are rounded to nearest, ties to even.
-  template <ElementType K, ElementType V>
-  void append(Index layer, View<K> k, View<V> v) {
-    append_to(layer, 0, num_sequences(), View<const K>(k).array(), View<const V>(v).array());
+  template <ElementType A, ElementType B>
+  void append(Index layer, View<A> k, View<B> v) {
+    append_to(layer, 0, num_sequences(), View<const A>(k).array(), View<const B>(v).array());
   }
   /// The same for a cache of one layer.
-  template <ElementType K, ElementType V>
-  void append(View<K> k, View<V> v) {
+  template <ElementType A, ElementType B>
+  void append(View<A> k, View<B> v) {
     check_only_layer();
     append(0, k, v);
   }
   /// Appends to one sequence of a layer; k and v are views of one sequence.
-  template <ElementType K, ElementType V>
-  void append(Index layer, Index sequence, View<K> k, View<V> v) {
+  template <ElementType A, ElementType B>
+  void append(Index layer, Index sequence, View<A> k, View<B> v) {
     check_sequence(sequence);
-    append_to(layer, sequence, 1, View<const K>(k).array(), View<const V>(v).array());
+    append_to(layer, sequence, 1, View<const A>(k).array(), View<const B>(v).array());
   }
 
   /// Keeps the first `tokens` tokens of every sequence in every layer, and all of those that hold fewer.
@@ -135,7 +140,7 @@ class KvCache {
   void truncate(Index layer, Index sequence, Index tokens) {
     check_is_producer(layer);
     detail::check_kept(tokens, num_tokens(layer, sequence));
-    own(layer).template truncate<storage>(sequence, tokens);
+    own(layer).truncate(sequence, tokens);
   }
   /// Forgets all tokens; keeps the memory.
   void clear() { truncate(0); }
@@ -156,21 +161,18 @@ class KvCache {
   /// The stored key of one token: writes head_dim floats.
   void read_key(Index layer, Index sequence, Index token, Index kv_head, std::span<float> out) const {
     const auto& tiles = check_read(layer, sequence, token, kv_head);
-    const Index dim = tiles.shape().head_dim;
+    const Index dim = tiles.format().head_dim;
     require(std::ssize(out) == dim, "out (", out.size(), " floats) must hold head_dim (", dim, ") floats");
-    const void* tile = tiles.tile(sequence, kv_head, token / kTileTokens);
-    for (Index d = 0; d < dim; ++d)
-      out[static_cast<std::size_t>(d)] = load_element(tile, storage, key_index(storage, dim, token % kTileTokens, d));
+    detail::read_stored_key(tiles.format(), tiles.tile(sequence, kv_head, token / kTileTokens), token % kTileTokens,
+                            out.data());
   }
   /// The stored value of one token: writes value_dim floats.
   void read_value(Index layer, Index sequence, Index token, Index kv_head, std::span<float> out) const {
     const auto& tiles = check_read(layer, sequence, token, kv_head);
-    const Index dim = tiles.shape().value_dim;
+    const Index dim = tiles.format().value_dim;
     require(std::ssize(out) == dim, "out (", out.size(), " floats) must hold value_dim (", dim, ") floats");
-    const void* tile =
-        tiles.tile(sequence, kv_head, token / kTileTokens) + key_tile_bytes(storage, tiles.shape().head_dim);
-    for (Index d = 0; d < dim; ++d)
-      out[static_cast<std::size_t>(d)] = load_element(tile, storage, value_index(storage, dim, token % kTileTokens, d));
+    detail::read_stored_value(tiles.format(), tiles.tile(sequence, kv_head, token / kTileTokens), token % kTileTokens,
+                              out.data());
   }
 
   /// The sum of |k|² over the stored tokens of one KV head, with every key as it is stored. Bit for bit a function of
@@ -185,15 +187,15 @@ class KvCache {
   }
 
   /// A layer as attention reads it. Refers to this cache (also after it was moved) and shows later appends.
-  CacheLayer<T> layer(Index i) const { return CacheLayer<T>(at(i)); }
+  CacheLayer layer(Index i) const { return CacheLayer(at(i)); }
   /// The layer of a cache of one layer.
-  CacheLayer<T> layer() const {
+  CacheLayer layer() const {
     check_only_layer();
     return layer(0);
   }
 
  private:
-  static constexpr Storage storage = storage_of<T>;
+  static constexpr Storage kKeys = Stored<K>::storage, kValues = Stored<V>::storage;
   static constexpr Index kMaxTokens = Index{1} << 48;
 
   KvCache(const LayerShape& shape, Index max_tokens, CacheOptions options)
@@ -239,21 +241,13 @@ class KvCache {
   }
   void append_to(Index layer, Index first_sequence, Index sequences, const ConstArray& k, const ConstArray& v) {
     check_is_producer(layer);
-    const LayerShape shape = at(layer).shape();
+    const TileFormat& shape = at(layer).format();
     detail::check_rows("k", k, sequences, k.tokens, shape.num_kv_heads, shape.head_dim);
     detail::check_rows("v", v, sequences, k.tokens, shape.num_kv_heads, shape.value_dim);
     auto& tiles = own(layer);
     if (k.tokens == 0) return;  // there may be no memory to point into
     make_room(tiles, first_sequence, sequences, k.tokens);
-    for (Index b = 0; b < sequences; ++b) {
-      const Index sequence = first_sequence + b;
-      for (Index g = 0; g < shape.num_kv_heads; ++g)
-        tiles.template write<storage>(sequence, g, k.tokens, rows_of(k, b, g), rows_of(v, b, g));
-      tiles.add_tokens(sequence, k.tokens);
-    }
-  }
-  static detail::RowSource rows_of(const ConstArray& rows, Index sequence, Index head) {
-    return {rows.row(sequence, 0, head), rows.storage, rows.strides.token, rows.strides.dim};
+    for (Index b = 0; b < sequences; ++b) tiles.append(first_sequence + b, k, v, b, nullptr, {});
   }
 
   /// Room for `tokens` more in each of the sequences.
@@ -264,7 +258,7 @@ class KvCache {
     require(options_.growing, "tokens (", tokens, ") to append must fit beside the ", stored, " stored: max_tokens is ",
             tiles.max_tokens());
     require(tokens <= kMaxTokens - stored, "tokens (", tokens, ") to append must be at most ", kMaxTokens - stored);
-    tiles = tiles.copy(storage, std::min(kMaxTokens, std::max(stored + tokens, 2 * tiles.max_tokens())));
+    tiles = tiles.copy(std::min(kMaxTokens, std::max(stored + tokens, 2 * tiles.max_tokens())));
   }
 
   void truncate_range(Index first_sequence, Index sequences, Index tokens) {
@@ -273,7 +267,7 @@ class KvCache {
       for (Index b = 0; b < sequences; ++b) most = std::max(most, tiles.num_tokens(first_sequence + b));
     detail::check_kept(tokens, most);
     for (auto& tiles : storages_)
-      for (Index b = first_sequence; b < first_sequence + sequences; ++b) tiles.template truncate<storage>(b, tokens);
+      for (Index b = first_sequence; b < first_sequence + sequences; ++b) tiles.truncate(b, tokens);
   }
 
   CacheOptions options_;

@@ -9,7 +9,7 @@
 #include "headwise/cache/key_norms.hpp"
 #include "headwise/cache/reorder_plan.hpp"
 #include "headwise/cache/tile_memory.hpp"
-#include "headwise/cache/tile_writer.hpp"
+#include "headwise/cache/tile_codec.hpp"
 #include "headwise/core/error.hpp"
 #include "headwise/core/heads.hpp"
 #include "headwise/core/tile_layout.hpp"
@@ -30,27 +30,27 @@ namespace detail {
 /// sequences are reordered.
 class LayerTiles {
  public:
-  /// An empty layer; `shape` has its value_dim resolved. Throws std::invalid_argument where its bytes do not fit in 63
+  /// An empty layer. Throws std::invalid_argument where its bytes do not fit in 63
   /// bits, std::bad_alloc where they are not to be had.
-  LayerTiles(Storage storage, const LayerShape& shape, Index num_sequences, Index max_tokens, bool key_norms)
-      : shape_(shape),
-        tile_bytes_(headwise::tile_bytes(storage, shape.head_dim, shape.value_dim)),
+  LayerTiles(const TileFormat& format, Index num_sequences, Index max_tokens, bool key_norms)
+      : format_(format),
+        tile_bytes_(format.bytes()),
         max_tokens_(max_tokens),
         tiles_per_head_(ceil_div(max_tokens, kTileTokens)) {
     Index bytes = tile_bytes_;
     const bool fits = !__builtin_mul_overflow(bytes, tiles_per_head_, &bytes) &&
-                      !__builtin_mul_overflow(bytes, shape.num_kv_heads, &bytes) &&
+                      !__builtin_mul_overflow(bytes, format.num_kv_heads, &bytes) &&
                       !__builtin_mul_overflow(bytes, num_sequences, &bytes);
-    require(fits, "max_tokens (", max_tokens, ") of ", num_sequences, " sequences and ", shape.num_kv_heads,
-            " KV heads of ", shape.head_dim, " + ", shape.value_dim, " dims must take less than 2^63 bytes");
+    require(fits, "max_tokens (", max_tokens, ") of ", num_sequences, " sequences and ", format.num_kv_heads,
+            " KV heads of ", format.head_dim, " + ", format.value_dim, " dims must take less than 2^63 bytes");
     sequences_.resize(static_cast<std::size_t>(num_sequences));
     reordered_.resize(static_cast<std::size_t>(num_sequences));
     for (Index b = 0; b < num_sequences; ++b) at(b).slot = b;
     memory_ = TileMemory(bytes);
-    if (key_norms) norms_ = KeyNorms(num_sequences, shape.num_kv_heads, tiles_per_head_);
+    if (key_norms) norms_ = KeyNorms(num_sequences, format.num_kv_heads, tiles_per_head_);
   }
 
-  const LayerShape& shape() const { return shape_; }
+  const TileFormat& format() const { return format_; }
   Index tile_bytes() const { return tile_bytes_; }  // of one tile, K and V
   Index bytes() const { return memory_.bytes(); }
   Index max_tokens() const { return max_tokens_; }  // of each sequence
@@ -63,8 +63,8 @@ class LayerTiles {
   double key_norm_squares(Index sequence, Index kv_head) const { return norms_.sum(at(sequence).slot, kv_head); }
 
   /// The same tokens in memory for `new_max_tokens` of each sequence.
-  LayerTiles copy(Storage storage, Index new_max_tokens) const {
-    LayerTiles result(storage, shape_, num_sequences(), new_max_tokens, has_key_norms());
+  LayerTiles copy(Index new_max_tokens) const {
+    LayerTiles result(format_, num_sequences(), new_max_tokens, has_key_norms());
     for (Index b = 0; b < num_sequences(); ++b) {
       result.at(b).tokens = num_tokens(b);
       result.copy_slot(result.at(b).slot, *this, at(b).slot, num_tokens(b));
@@ -72,37 +72,36 @@ class LayerTiles {
     return result;
   }
 
-  /// Writes `count` tokens of one KV head behind the stored ones, which do not yet include them; add_tokens does that
-  /// when all heads are written. There must be room.
-  template <Storage S>
-  void write(Index sequence, Index kv_head, Index count, const RowSource& keys, const RowSource& values) {
-    const auto [stored, slot] = at(sequence);
-    const auto tile_at = [&](Index i) { return memory_.data() + offset(slot, kv_head, i); };
-    if (has_key_norms()) {
-      write_tokens<S>(tile_at, shape_.head_dim, shape_.value_dim, stored, count, keys, values,
-                      [&](Index first, Index rows, const Bits<S>* data) {
-                        norms_.append<S>(slot, kv_head, first, rows, data, padded_head_dim(shape_.head_dim));
-                      });
-    } else {
-      write_tokens<S>(tile_at, shape_.head_dim, shape_.value_dim, stored, count, keys, values, NoObserver{});
-    }
+  /// Writes k and v of their sequence b behind the stored tokens of `sequence`. There must be room.
+  void append(Index sequence, const ConstArray& k, const ConstArray& v, Index b, const Rope* rope,
+              const KeyTransform& transform) {
+    auto& [stored, slot] = at(sequence);
+    const Index place = slot;
+    Index written = stored;
+    write_tokens(
+        format_, [&](Index g, Index i) { return memory_.data() + offset(place, g, i); }, stored, k, v, b, rope,
+        transform,
+        [&](Index g, const std::byte* tile, Index in_tile, Index count) {
+          if (!has_key_norms()) return;
+          norms_.append(format_, place, g, written / kTileTokens, tile, in_tile, count);
+          if (g + 1 == format_.num_kv_heads) written += count;
+        });
+    stored += k.tokens;
   }
-  void add_tokens(Index sequence, Index count) { at(sequence).tokens += count; }
 
-  /// Keeps the first `tokens` tokens of a sequence, or all if it holds fewer.
-  template <Storage S>
+  /// Keeps the first `tokens` of a sequence, or all if it holds fewer.
   void truncate(Index sequence, Index tokens) {
     const auto [stored, slot] = at(sequence);
     if (tokens >= stored) return;
     at(sequence).tokens = tokens;
-    // What is left of the last tile becomes unwritten slots again, which must be finite; a later tile is zeroed when it
+    // What is left of the last tile becomes unwritten slots again, which must be finite; a later tile is cleared when it
     // is begun.
     const Index tile = tokens / kTileTokens, from = tokens % kTileTokens;
     const Index to = std::min(kTileTokens, stored - tile * kTileTokens);
-    for (Index g = 0; g < shape_.num_kv_heads; ++g) {
+    for (Index g = 0; g < format_.num_kv_heads; ++g) {
       std::byte* const data = memory_.data() + offset(slot, g, tile);
-      if (has_key_norms()) norms_.truncate<S>(slot, g, tokens, data, shape_.head_dim);
-      if (from > 0) zero_slots<S>(data, shape_.head_dim, shape_.value_dim, from, to);
+      if (has_key_norms()) norms_.truncate(format_, slot, g, tokens, data);
+      if (from > 0) clear_slots(format_, data, from, to);
     }
   }
 
@@ -126,20 +125,20 @@ class LayerTiles {
   Sequence& at(Index sequence) { return sequences_[static_cast<std::size_t>(sequence)]; }
   const Sequence& at(Index sequence) const { return sequences_[static_cast<std::size_t>(sequence)]; }
   Index offset(Index slot, Index kv_head, Index tile) const {
-    return ((slot * shape_.num_kv_heads + kv_head) * tiles_per_head_ + tile) * tile_bytes_;
+    return ((slot * format_.num_kv_heads + kv_head) * tiles_per_head_ + tile) * tile_bytes_;
   }
 
   /// Slot `to` becomes slot `from` of another layer of the same shape, or of this one.
   void copy_slot(Index to, const LayerTiles& other, Index from, Index tokens) {
     const Index tiles = ceil_div(tokens, kTileTokens);
     if (tiles == 0 && !has_key_norms()) return;
-    for (Index g = 0; g < shape_.num_kv_heads && tiles > 0; ++g)
+    for (Index g = 0; g < format_.num_kv_heads && tiles > 0; ++g)
       std::memcpy(memory_.data() + offset(to, g, 0), other.memory_.data() + other.offset(from, g, 0),
                   static_cast<std::size_t>(tiles * tile_bytes_));
     if (has_key_norms()) norms_.copy(to, other.norms_, from, tiles);
   }
 
-  LayerShape shape_;
+  TileFormat format_;
   Index tile_bytes_, max_tokens_, tiles_per_head_;
   std::vector<Sequence> sequences_;
   std::vector<Sequence> reordered_;  // what reorder makes; kept, so that it allocates nothing

@@ -4,7 +4,7 @@
 #include <concepts>
 
 #include "headwise/core/index.hpp"
-#include "headwise/core/storage.hpp"
+#include "headwise/core/tile_layout.hpp"
 
 namespace headwise {
 
@@ -14,13 +14,12 @@ struct TilePointers {
   const void* values;
 };
 
-/// Shape and storage of the keys and values of one layer.
-struct TileFormat {
-  Storage key_storage;
-  Storage value_storage;
-  Index num_kv_heads;
-  Index head_dim;
-  Index value_dim;
+/// Tokens of a sequence that a cache still holds: [0, sinks) and [begin, end). Those between were forgotten.
+struct TokenRange {
+  Index sinks = 0;
+  Index begin = 0;
+  Index end = 0;
+  friend bool operator==(const TokenRange&, const TokenRange&) = default;
 };
 
 /// The one question every cache answers: where is tile `index` of this KV head of this sequence? Tile i holds tokens
@@ -28,6 +27,11 @@ struct TileFormat {
 ///   - all elements of a tile with at least one stored token are readable, and those of unwritten slots and of padding
 ///     are finite (caches zero them);
 ///   - pointers stay valid while attention runs: a cache is not changed during a call.
+///
+/// A source may say more, where it has these members:
+///   key_transform()      → KeyTransform: what was done to keys before they were stored, and is to be done to queries
+///   kept(sequence)       → TokenRange: which tokens are still there; all of them otherwise
+///   shared_tokens(a, b)  → Index: how many leading tokens two sequences hold in the very same tiles, a multiple of 64
 template <class S>
 concept TileSource = requires(const S& source, Index i) {
   { source.format() } -> std::same_as<TileFormat>;

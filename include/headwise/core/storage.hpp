@@ -17,19 +17,34 @@ struct bfloat16;
 
 namespace headwise {
 
-/// How numbers are stored. Arithmetic is f32 for every one of them.
-enum class Storage : std::uint8_t { f32, f16, bf16 };
-inline constexpr int kStorages = 3;
+/// How numbers are stored. The first three are also the types of a caller's arrays; the rest are for caches, and what
+/// they mean is said in core/quantize.hpp.
+enum class Storage : std::uint8_t { f32, f16, bf16, e4m3, e5m2, int8, int4 };
+inline constexpr int kStorages = 7;
 
 constexpr std::string_view name_of(Storage storage) {
-  constexpr std::string_view names[kStorages] = {"f32", "f16", "bf16"};
+  constexpr std::string_view names[kStorages] = {"f32", "f16", "bf16", "e4m3", "e5m2", "int8", "int4"};
   return names[static_cast<int>(storage)];
 }
-constexpr Index size_of(Storage storage) { return storage == Storage::f32 ? 4 : 2; }
+/// Whether a caller's array may have elements of this type.
+constexpr bool is_element(Storage storage) { return storage <= Storage::bf16; }
+/// Whether codes of it count units of a scale that several numbers share.
+constexpr bool has_scales(Storage storage) { return storage == Storage::int8 || storage == Storage::int4; }
+constexpr Index bits_of(Storage storage) {
+  constexpr Index bits[kStorages] = {32, 16, 16, 8, 8, 8, 4};
+  return bits[static_cast<int>(storage)];
+}
+/// Bytes of one number of a type with whole ones: all but int4.
+constexpr Index size_of(Storage storage) { return bits_of(storage) / 8; }
 
-/// Unit roundoff of the type: the largest relative error of one rounding of a normal number.
+/// The largest error of one rounding: relative to the number (normal ones), or, of int8 and int4, to the largest
+/// magnitude that shares its scale.
 constexpr double epsilon_of(Storage storage) {
-  return storage == Storage::f32 ? 0x1p-24 : storage == Storage::f16 ? 0x1p-11 : 0x1p-8;
+  // int8: half of max/127, its scale rounded up by at most 2^-7. int4: a number of the other sign than the largest may
+  // fall a whole unit of max/8 short, whose scale is rounded by 2^-8
+  constexpr double epsilons[kStorages] = {0x1p-24,         0x1p-11, 0x1p-8, 0x1p-4, 0x1p-3, (1 + 0x1p-7) / 254,
+                                          (1 + 0x1p-3) / 8};
+  return epsilons[static_cast<int>(storage)];
 }
 
 /// bfloat16 bits of x, rounded to nearest, ties to even; NaN stays NaN, overflow gives infinity.
@@ -61,7 +76,8 @@ constexpr std::uint16_t to_f16_bits(float x) {
   return static_cast<std::uint16_t>(sign | half);
 }
 constexpr float from_f16_bits(std::uint16_t bits) {
-  const std::uint32_t sign = std::uint32_t{bits & 0x8000u} << 16, exponent = (bits >> 10) & 0x1fu, mantissa = bits & 0x3ffu;
+  const std::uint32_t sign = std::uint32_t{bits & 0x8000u} << 16, exponent = (bits >> 10) & 0x1fu,
+                      mantissa = bits & 0x3ffu;
   if (exponent == 0) {
     const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
     return sign ? -magnitude : magnitude;

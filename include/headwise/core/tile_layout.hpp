@@ -10,9 +10,13 @@
 //
 // A tile is 64 consecutive tokens of one KV head, [K tile | V tile], one contiguous stream. Kernels think in lanes of
 // one token (K) or one value dimension (V) and step through the other axis, `kappa` elements per lane and step:
-//   K tile  [4 blocks][head_dim/kappa][16 tokens][kappa]
-//   V tile  [value_dim/32 panels][64/kappa][32 dims][kappa], and a last panel of 16 dims where value_dim needs one
+//   K tile  [4 blocks][head_dim/kappa][16 tokens][kappa], scales
+//   V tile  [value_dim/32 panels][64/kappa][32 dims][kappa], and a last panel of 16 dims where value_dim needs one; scales
 // Dimensions are padded with zeros: head_dim to 8, value_dim to 16.
+//
+// A lane of int4 is 8 codes in 4 bytes: byte j holds element j in its low half and element j + 4 in its high half, so that
+// a mask and a shift give two lanes of 4 bytes. Scales (core/quantize.hpp) are bf16: one per token of int8, [64]; of int4
+// one per token and 32 dimensions, [dims/32][64].
 
 namespace headwise {
 
@@ -21,23 +25,58 @@ inline constexpr Index kBlockTokens = 16;  ///< tokens of a K block
 inline constexpr Index kPanelDims = 32;    ///< value dimensions of a V panel
 inline constexpr Index kTileAlignment = 64;
 
-/// Elements per lane and step: bf16 comes in pairs because that is what vdpbf16ps multiplies; f16 is widened 16 bits
-/// a lane and needs no pairs.
-constexpr Index kappa_of(Storage storage) { return storage == Storage::bf16 ? 2 : 1; }
+inline constexpr Index kScaleDims = 32;  ///< dimensions of int4 that share a scale; those of a V panel
+
+/// Elements per lane and step: what fills 32 bits, which is what the integer and bf16 dot products multiply; f16 is widened
+/// 16 bits a lane and needs no pairs.
+constexpr Index kappa_of(Storage storage) {
+  constexpr Index kappas[kStorages] = {1, 1, 2, 4, 4, 4, 8};
+  return kappas[static_cast<int>(storage)];
+}
 
 constexpr Index padded_head_dim(Index head_dim) { return round_up(head_dim, 8); }
 constexpr Index padded_value_dim(Index value_dim) { return round_up(value_dim, 16); }
 
+/// Bytes of the numbers or codes of a K or V tile; its scales, if any, lie behind them.
+constexpr Index key_code_bytes(Storage storage, Index head_dim) {
+  return kTileTokens * padded_head_dim(head_dim) * bits_of(storage) / 8;
+}
+constexpr Index value_code_bytes(Storage storage, Index value_dim) {
+  return kTileTokens * padded_value_dim(value_dim) * bits_of(storage) / 8;
+}
+/// Scales of a tile of `dim` dimensions per token.
+constexpr Index scales_per_token(Storage storage, Index dim) {
+  return storage == Storage::int8 ? 1 : storage == Storage::int4 ? ceil_div(dim, kScaleDims) : 0;
+}
+/// Which of a tile's scales is that of dimension d of token t (0 … 63).
+constexpr Index scale_index(Storage storage, Index t, Index d) {
+  return storage == Storage::int4 ? d / kScaleDims * kTileTokens + t : t;
+}
+
 constexpr Index key_tile_bytes(Storage storage, Index head_dim) {
-  return kTileTokens * padded_head_dim(head_dim) * size_of(storage);
+  return key_code_bytes(storage, head_dim) + 2 * kTileTokens * scales_per_token(storage, head_dim);
 }
 constexpr Index value_tile_bytes(Storage storage, Index value_dim) {
-  return kTileTokens * padded_value_dim(value_dim) * size_of(storage);
+  return value_code_bytes(storage, value_dim) + 2 * kTileTokens * scales_per_token(storage, value_dim);
 }
-/// Bytes of one tile of one KV head, K and V.
+/// Bytes of one tile of one KV head, K and V of the same storage type.
 constexpr Index tile_bytes(Storage storage, Index head_dim, Index value_dim) {
   return key_tile_bytes(storage, head_dim) + value_tile_bytes(storage, value_dim);
 }
+
+/// Shape and storage of the keys and values of one layer.
+struct TileFormat {
+  Storage key_storage;
+  Storage value_storage;
+  Index num_kv_heads;
+  Index head_dim;
+  Index value_dim;
+
+  Index key_bytes() const { return key_tile_bytes(key_storage, head_dim); }
+  /// Of one tile of one KV head, K and V.
+  Index bytes() const { return key_bytes() + value_tile_bytes(value_storage, value_dim); }
+  friend bool operator==(const TileFormat&, const TileFormat&) = default;
+};
 
 /// Element index in a K tile of dimension d of token t (0 … 63).
 constexpr Index key_index(Storage storage, Index head_dim, Index t, Index d) {

@@ -13,7 +13,7 @@
 #include "headwise/nn/check_cache.hpp"
 #include "headwise/nn/linear.hpp"
 #include "headwise/nn/multi_head_attention_options.hpp"
-#include "headwise/nn/rope.hpp"
+#include "headwise/position/rope.hpp"
 #include "headwise/nn/workspace.hpp"
 
 namespace headwise::nn {

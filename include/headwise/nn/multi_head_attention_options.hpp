@@ -10,11 +10,20 @@
 #include "headwise/core/head_map.hpp"
 #include "headwise/core/heads.hpp"
 #include "headwise/core/index.hpp"
-#include "headwise/nn/rope.hpp"
+#include "headwise/position/rope.hpp"
 #include "headwise/score/options.hpp"
 #include "headwise/score/relative_bias.hpp"
 
 namespace headwise::nn {
+
+using headwise::DynamicNtkScaling;
+using headwise::LinearScaling;
+using headwise::Llama3Scaling;
+using headwise::Rope;  // NOLINT: nn::RopeOptions beside nn::MultiHeadAttention
+using headwise::RopeOptions;
+using headwise::RopeScaling;
+using headwise::RopeStyle;
+using headwise::YarnScaling;
 
 /// What a MultiHeadAttention is. Only hidden_size and num_heads must be given.
 struct MultiHeadAttentionOptions {

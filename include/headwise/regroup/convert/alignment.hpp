@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "headwise/nn/rope.hpp"
+#include "headwise/position/rope.hpp"
 #include "headwise/regroup/attention_weights.hpp"
 #include "headwise/regroup/partition.hpp"
 #include "headwise/regroup/convert/pooling.hpp"
@@ -19,7 +19,7 @@ namespace headwise::regroup {
 struct AlignmentOptions {
   /// RoPE of the layer, of which style and rotary_dim matter: keys then turn within the planes that it turns, and freely
   /// in the dimensions it leaves alone. Unset: none, keys turn freely.
-  std::optional<nn::RopeOptions> rope{};
+  std::optional<RopeOptions> rope{};
   bool keys = true, values = true;
   /// Times that every head of a group is turned, at most; at least 1.
   Index rounds = 32;
@@ -34,9 +34,9 @@ struct Freedom {
 };
 
 /// A rotation in a RoPE plane commutes with RoPE's own; a reflection, or one that mixes planes, does not.
-inline Freedom key_freedom(Index head_dim, const std::optional<nn::RopeOptions>& options) {
+inline Freedom key_freedom(Index head_dim, const std::optional<RopeOptions>& options) {
   if (!options) return {};
-  const nn::Rope rope(head_dim, *options);
+  const Rope rope(head_dim, *options);
   const Index pairs = rope.rotary_dim() / 2;
   Freedom freedom{{}, rope.rotary_dim()};
   for (Index i = 0; i < pairs; ++i)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "headwise/nn/rope.hpp"
+#include "headwise/position/rope.hpp"
 
 #include <gtest/gtest.h>
 
@@ -12,7 +12,7 @@
 #include "headwise/parallel/thread_pool.hpp"
 #include "tests/support/errors.hpp"
 
-namespace headwise::nn {
+namespace headwise {
 namespace {
 
 using headwise::testing::expect_error;
@@ -261,4 +261,4 @@ TEST(Rope, RefusesBadPositionsAndLeavesTheDataAlone) {
 }
 
 }  // namespace
-}  // namespace headwise::nn
+}  // namespace headwise

@@ -9,11 +9,11 @@
 
 #include "headwise/core/heads.hpp"
 #include "headwise/core/view.hpp"
-#include "headwise/nn/rope_scaling.hpp"
+#include "headwise/position/rope_scaling.hpp"
 #include "headwise/parallel/executor.hpp"
 #include "headwise/parallel/serial.hpp"
 
-namespace headwise::nn {
+namespace headwise {
 
 /// Which two dimensions make pair i of n = rotary_dim / 2.
 enum class RopeStyle {
@@ -32,9 +32,14 @@ struct RopeOptions {
   friend bool operator==(const RopeOptions&, const RopeOptions&) = default;
 };
 
+/// cos and sin of one position, for all pairs of a Rope.
+struct RopeTurn {
+  std::array<float, kMaxHeadDim / 2> cosines, sines;
+};
+
 /// Rotary position embedding of queries and keys: at position p, pair i of every head turns by the angle p·f_i,
 ///   (x, y) → a·(x·cos − y·sin, y·cos + x·sin),
-/// with the frequencies f and the factor a of nn/rope_scaling.hpp. Angles are computed in double, so positions of any
+/// with the frequencies f and the factor a of position/rope_scaling.hpp. Angles are computed in double, so positions of any
 /// size lose nothing; cos and sin are rounded to float. A token's result depends on its position alone (with dynamic NTK
 /// also on the sequence's length), never on what is rotated with it or on threads.
 class Rope {
@@ -61,6 +66,26 @@ class Rope {
   std::span<const double> frequencies() const { return frequencies_; }
   /// The factor a on cos and sin.
   double attention_factor() const { return attention_factor_; }
+
+  /// The turn of a token at `position` of a sequence of `length` tokens (only dynamic NTK looks at it). Unchecked.
+  RopeTurn turn_at(Index position, Index length) const { return turn_by(position, Frequencies(*this, length).all); }
+  /// The turn that takes a key from one position to another, `distance` tokens on (back where negative); its length was
+  /// scaled by attention_factor when it was stored and is not again. Throws std::invalid_argument with dynamic NTK, whose
+  /// turns do not add up.
+  RopeTurn turn_between(Index distance) const {
+    require(!std::holds_alternative<DynamicNtkScaling>(options_.scaling),
+            "scaling (dynamic NTK) of a Rope that moves keys must be another: its angles are not in proportion to "
+            "positions");
+    RopeTurn turn;
+    for (std::size_t i = 0; i < frequencies_.size(); ++i) {
+      const double angle = static_cast<double>(distance) * frequencies_[i];
+      turn.cosines[i] = static_cast<float>(std::cos(angle));
+      turn.sines[i] = static_cast<float>(std::sin(angle));
+    }
+    return turn;
+  }
+  /// Turns one head, head_dim consecutive floats.
+  void apply(const RopeTurn& turn, float* head) const { turn_head(turn, head, 1); }
 
   /// Turns x [sequence][token][head][head_dim] in place; token t of each sequence stands at first_position + t.
   template <Executor E = Serial>
@@ -102,38 +127,49 @@ class Rope {
   void turn(const View<float>& x, ExecutorRef executor, PositionOf position_of, LengthOf length_of) const {
     if (x.sequences() * x.tokens() == 0) return;
     for (Index b = 0; b < x.sequences(); ++b) {
-      // dynamic NTK has frequencies of its own for each length; nothing is allocated, decode comes here for every layer
-      std::array<double, kMaxPairs> stretched;
-      std::span<const double> frequencies = frequencies_;
-      if (std::holds_alternative<DynamicNtkScaling>(options_.scaling)) {
-        const auto mine = std::span(stretched).first(frequencies_.size());
-        detail::rope_frequencies(options_.scaling, options_.base, length_of(b), mine);
-        frequencies = mine;
-      }
-      executor.parallel_for(x.tokens(), [&](Index t) { turn_token(x, b, t, position_of(b, t), frequencies); });
+      const Frequencies frequencies(*this, length_of(b));
+      executor.parallel_for(x.tokens(), [&](Index t) {
+        const RopeTurn turn = turn_by(position_of(b, t), frequencies.all);
+        const Index dim = x.strides().dim;
+        for (Index h = 0; h < x.heads(); ++h) turn_head(turn, &x(b, t, h, 0), dim);
+      });
     }
   }
 
-  /// All heads of one token: its cos and sin are computed once.
-  void turn_token(const View<float>& x, Index b, Index t, Index position, std::span<const double> frequencies) const {
-    const Index pairs = options_.rotary_dim / 2;
-    std::array<float, kMaxPairs> cosines, sines;
+  /// Those of a sequence of `length` tokens: dynamic NTK has its own for each length; nothing is allocated, decode comes
+  /// here for every layer.
+  struct Frequencies {
+    Frequencies(const Rope& rope, Index length) : all(rope.frequencies_) {
+      if (!std::holds_alternative<DynamicNtkScaling>(rope.options_.scaling)) return;
+      const auto mine = std::span(stretched).first(rope.frequencies_.size());
+      detail::rope_frequencies(rope.options_.scaling, rope.options_.base, length, mine);
+      all = mine;
+    }
+    std::array<double, kMaxPairs> stretched;
+    std::span<const double> all;
+  };
+
+  RopeTurn turn_by(Index position, std::span<const double> frequencies) const {
+    RopeTurn turn;
     for (std::size_t i = 0; i < frequencies.size(); ++i) {
       const double angle = static_cast<double>(position) * frequencies[i];
-      cosines[i] = static_cast<float>(attention_factor_ * std::cos(angle));
-      sines[i] = static_cast<float>(attention_factor_ * std::sin(angle));
+      turn.cosines[i] = static_cast<float>(attention_factor_ * std::cos(angle));
+      turn.sines[i] = static_cast<float>(attention_factor_ * std::sin(angle));
     }
+    return turn;
+  }
+
+  /// Elements `stride` apart.
+  void turn_head(const RopeTurn& turn, float* x, Index stride) const {
+    const Index pairs = options_.rotary_dim / 2;
     const bool interleaved = options_.style == RopeStyle::interleaved;
-    const Index step = interleaved ? 2 : 1, partner = interleaved ? 1 : pairs;
-    for (Index h = 0; h < x.heads(); ++h)
-      for (Index i = 0; i < pairs; ++i) {
-        float& first = x(b, t, h, i * step);
-        float& second = x(b, t, h, i * step + partner);
-        const float c = cosines[static_cast<std::size_t>(i)], s = sines[static_cast<std::size_t>(i)];
-        const float x0 = first, y0 = second;
-        first = x0 * c - y0 * s;
-        second = y0 * c + x0 * s;
-      }
+    const Index step = (interleaved ? 2 : 1) * stride, partner = (interleaved ? 1 : pairs) * stride;
+    for (Index i = 0; i < pairs; ++i) {
+      const float c = turn.cosines[static_cast<std::size_t>(i)], s = turn.sines[static_cast<std::size_t>(i)];
+      const float x0 = x[i * step], y0 = x[i * step + partner];
+      x[i * step] = x0 * c - y0 * s;
+      x[i * step + partner] = y0 * c + x0 * s;
+    }
   }
 
   RopeOptions options_;
@@ -142,4 +178,4 @@ class Rope {
   std::vector<double> frequencies_;  // [rotary_dim / 2]
 };
 
-}  // namespace headwise::nn
+}  // namespace headwise

@@ -6,9 +6,9 @@
 #include <utility>
 #include <vector>
 
-#include "headwise/nn/rope.hpp"
+#include "headwise/position/rope.hpp"
 
-namespace headwise::nn {
+namespace headwise {
 namespace {
 
 using Figures = std::vector<std::pair<std::size_t, double>>;  // pair → radians per token
@@ -150,4 +150,4 @@ TEST(RopeFrequencies, OfAFactorOfOneArePlain) {
 }
 
 }  // namespace
-}  // namespace headwise::nn
+}  // namespace headwise

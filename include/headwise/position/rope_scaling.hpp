@@ -17,7 +17,7 @@
 //
 // Without scaling, pair i of rotary_dim / 2 pairs turns by f_i = base^(−2i / rotary_dim) radians per token.
 
-namespace headwise::nn {
+namespace headwise {
 
 /// Position interpolation: f_i / factor.
 struct LinearScaling {
@@ -173,4 +173,4 @@ inline double rope_attention_factor(const RopeScaling& scaling) {
 
 }  // namespace detail
 
-}  // namespace headwise::nn
+}  // namespace headwise

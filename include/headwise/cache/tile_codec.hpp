@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+
+#include "headwise/cache/key_transform.hpp"
+#include "headwise/core/heads.hpp"
+#include "headwise/core/linkage.hpp"
+#include "headwise/core/tile_layout.hpp"
+#include "headwise/core/view.hpp"
+#include "headwise/position/rope.hpp"
+
+// Tokens in and out of tiles of any storage types: what every cache is made of. A block is up to 16 tokens that lie in one
+// block of a tile (kBlockTokens). All functions are compiled once (core/linkage.hpp).
+
+namespace headwise::detail {
+
+/// Rows of one head that enter tiles: row t (dim elements, `dim_stride` apart) starts `token_stride` after row t − 1.
+/// Strides in elements of `storage`, an element type.
+struct RowSource {
+  const void* data;
+  Storage storage;
+  Index token_stride;
+  Index dim_stride;
+
+  RowSource(const ConstArray& rows, Index sequence, Index token, Index head)
+      : data(rows.row(sequence, token, head)),
+        storage(rows.storage),
+        token_stride(rows.strides.token),
+        dim_stride(rows.strides.dim) {}
+};
+
+/// Where and how a block of one KV head is written.
+struct BlockTarget {
+  const TileFormat* format;
+  std::byte* tile;  // [K tile | V tile]
+  Index slot;       // of the first token, 0 … 63
+  Index count;      // 1 … 16, not beyond its block
+  Index kv_head;
+};
+
+/// Writes the first `count` rows of keys and values. Where given, `rope` turns each key by its entry of `turns`; then
+/// `transform` is applied. Sees to the padding of dimensions.
+void write_block(const BlockTarget& to, const RowSource& keys, const RowSource& values, const Rope* rope,
+                 const RopeTurn* turns, const KeyTransform& transform);
+
+/// The numbers in one slot: head_dim of the key, or value_dim of the value. Keys as they are stored, transformed.
+void read_stored_key(const TileFormat& format, const std::byte* tile, Index slot, float* out);
+void read_stored_value(const TileFormat& format, const std::byte* tile, Index slot, float* out);
+
+/// Copies `count` tokens from slot `from_slot` on of one tile to slots `to_slot` … of another, or of the same if from_slot
+/// is not below to_slot, bit for bit; blocks may be crossed. With a rope, keys are turned by `turn` on the way: read,
+/// turned and stored anew, which rounds them once more (not the values).
+void move_slots(const TileFormat& format, Index kv_head, const std::byte* from, Index from_slot, std::byte* to,
+                Index to_slot, Index count, const Rope* rope, const RopeTurn* turn, const KeyTransform& transform);
+
+/// Slots [from, to) become unwritten ones: finite.
+void clear_slots(const TileFormat& format, std::byte* tile, Index from, Index to);
+
+/// Writes `count` tokens of one sequence behind the `stored` ones: k and v [sequence b][token][kv_head][dim].
+/// tile_at(kv_head, i) points to tile i: std::byte*. A tile that is begun but not filled is cleared first, so that what a
+/// kernel loads from an unwritten slot is finite. observe(kv_head, tile, first slot, count) sees each block when it is
+/// written, those of a head in order. Where given, `rope` turns keys to their positions, which are their token numbers.
+template <class TileAt, class Observe>
+void write_tokens(const TileFormat& format, TileAt tile_at, Index stored, const ConstArray& k, const ConstArray& v,
+                  Index b, const Rope* rope, const KeyTransform& transform, Observe observe) {
+  const Index count = k.tokens;
+  RopeTurn turns[kBlockTokens];
+  for (Index done = 0; done < count;) {
+    const Index token = stored + done, slot = token % kTileTokens;
+    const Index block = std::min(kBlockTokens - slot % kBlockTokens, count - done);
+    for (Index t = 0; rope && t < block; ++t) turns[t] = rope->turn_at(token + t, stored + count);
+    for (Index g = 0; g < format.num_kv_heads; ++g) {
+      std::byte* const tile = tile_at(g, token / kTileTokens);
+      if (slot == 0 && count - done < kTileTokens) std::fill_n(tile, format.bytes(), std::byte{0});
+      write_block({&format, tile, slot, block, g}, RowSource(k, b, done, g), RowSource(v, b, done, g), rope, turns,
+                  transform);
+      observe(g, static_cast<const std::byte*>(tile), slot, block);
+    }
+    done += block;
+  }
+}
+
+}  // namespace headwise::detail
+
+#if !defined(HEADWISE_DECLARE_ONLY)
+
+#include "headwise/cache/tile_rows.hpp"
+
+namespace headwise::detail {
+
+/// f.template operator()<S>() for the storage type S that `storage` is.
+template <class F>
+inline void with_storage(Storage storage, F f) {
+  switch (storage) {
+    case Storage::f32:
+      return f.template operator()<Storage::f32>();
+    case Storage::f16:
+      return f.template operator()<Storage::f16>();
+    case Storage::bf16:
+      return f.template operator()<Storage::bf16>();
+    case Storage::e4m3:
+      return f.template operator()<Storage::e4m3>();
+    case Storage::e5m2:
+      return f.template operator()<Storage::e5m2>();
+    case Storage::int8:
+      return f.template operator()<Storage::int8>();
+    case Storage::int4:
+      return f.template operator()<Storage::int4>();
+  }
+}
+
+/// Row t of the source → out [dim], converted one by one.
+template <Storage From, Storage To>
+inline void read_row(const RowSource& source, Index t, Index dim, Bits<To>* out) {
+  constexpr Index kBytes = sizeof(Bits<From>);
+  const auto* row = static_cast<const char*>(source.data) + t * source.token_stride * kBytes;
+  if (source.dim_stride == 1 && From == To) {
+    std::memcpy(out, row, static_cast<std::size_t>(dim * kBytes));
+    return;
+  }
+  const Index stride = source.dim_stride == 1 ? kBytes : source.dim_stride * kBytes;
+  for (Index d = 0; d < dim; ++d) {
+    Bits<From> bits;
+    std::memcpy(&bits, row + d * stride, sizeof bits);
+    out[d] = convert_bits<From, To>(bits);
+  }
+}
+template <Storage To>
+inline void read_row(const RowSource& source, Index t, Index dim, Index padded, Bits<To>* out) {
+  if (source.storage == Storage::f32)
+    read_row<Storage::f32, To>(source, t, dim, out);
+  else if (source.storage == Storage::f16)
+    read_row<Storage::f16, To>(source, t, dim, out);
+  else
+    read_row<Storage::bf16, To>(source, t, dim, out);
+  std::fill(out + dim, out + padded, Bits<To>{0});
+}
+
+/// `count` rows of the source as codes. change(t, row), if any, alters a row of floats on the way.
+template <Storage S, class Change>
+inline void encode_rows(const RowSource& source, Index count, Index dim, Index padded, bool changes, Change change,
+                        CodeRows<S>& rows) {
+  for (Index t = 0; t < count; ++t) {
+    if (!changes && is_element(S)) {
+      if constexpr (is_element(S)) read_row<S>(source, t, dim, padded, rows.codes + t * padded);
+      continue;
+    }
+    alignas(64) std::uint32_t bits[kMaxHeadDim];
+    read_row<Storage::f32>(source, t, dim, padded, bits);
+    alignas(64) float row[kMaxHeadDim];
+    std::memcpy(row, bits, static_cast<std::size_t>(padded) * sizeof(float));
+    if (changes) change(t, row);
+    encode_row<S>(row, padded, rows.codes + t * padded, rows.scales + t * kMaxRowScales);
+  }
+}
+
+HEADWISE_API void write_block(const BlockTarget& to, const RowSource& keys, const RowSource& values, const Rope* rope,
+                              const RopeTurn* turns, const KeyTransform& transform) {
+  const TileFormat& format = *to.format;
+  with_storage(format.key_storage, [&]<Storage S>() {
+    CodeRows<S> rows;
+    const auto change = [&](Index t, float* row) {
+      if (rope) rope->apply(turns[t], row);
+      transform.to_key(to.kv_head, format.head_dim, row);
+    };
+    encode_rows<S>(keys, to.count, format.head_dim, padded_head_dim(format.head_dim), rope || transform.any(), change,
+                   rows);
+    put_keys<S>(to.tile, format.head_dim, to.slot, to.count, rows);
+  });
+  with_storage(format.value_storage, [&]<Storage S>() {
+    CodeRows<S> rows;
+    encode_rows<S>(
+        values, to.count, format.value_dim, padded_value_dim(format.value_dim), false, [](Index, float*) {}, rows);
+    put_values<S>(to.tile + format.key_bytes(), format.value_dim, to.slot, to.count, rows);
+  });
+}
+
+HEADWISE_API void read_stored_key(const TileFormat& format, const std::byte* tile, Index slot, float* out) {
+  with_storage(format.key_storage, [&]<Storage S>() {
+    CodeRows<S> rows;
+    get_keys<S>(tile, format.head_dim, slot, 1, rows);
+    decode_row<S>(rows.codes, rows.scales, format.head_dim, out);
+  });
+}
+HEADWISE_API void read_stored_value(const TileFormat& format, const std::byte* tile, Index slot, float* out) {
+  with_storage(format.value_storage, [&]<Storage S>() {
+    CodeRows<S> rows;
+    get_values<S>(tile + format.key_bytes(), format.value_dim, slot, 1, rows);
+    decode_row<S>(rows.codes, rows.scales, format.value_dim, out);
+  });
+}
+
+HEADWISE_API void move_slots(const TileFormat& format, Index kv_head, const std::byte* from, Index from_slot,
+                             std::byte* to, Index to_slot, Index count, const Rope* rope, const RopeTurn* turn,
+                             const KeyTransform& transform) {
+  const Index dim = format.head_dim, padded = padded_head_dim(dim);
+  for (Index done = 0; done < count;) {
+    const Index a = from_slot + done, b = to_slot + done;
+    const Index block = std::min({kBlockTokens - a % kBlockTokens, kBlockTokens - b % kBlockTokens, count - done});
+    with_storage(format.key_storage, [&]<Storage S>() {
+      CodeRows<S> rows;
+      get_keys<S>(from, dim, a, block, rows);
+      for (Index t = 0; rope && t < block; ++t) {
+        alignas(64) float row[kMaxHeadDim] = {};
+        Bits<S>* const codes = rows.codes + t * padded;
+        std::uint16_t* const scales = rows.scales + t * kMaxRowScales;
+        decode_row<S>(codes, scales, dim, row);
+        transform.from_key(kv_head, dim, row);
+        rope->apply(*turn, row);
+        transform.to_key(kv_head, dim, row);
+        encode_row<S>(row, padded, codes, scales);
+      }
+      put_keys<S>(to, dim, b, block, rows);
+    });
+    with_storage(format.value_storage, [&]<Storage S>() {
+      CodeRows<S> rows;
+      get_values<S>(from + format.key_bytes(), format.value_dim, a, block, rows);
+      put_values<S>(to + format.key_bytes(), format.value_dim, b, block, rows);
+    });
+    done += block;
+  }
+}
+
+HEADWISE_API void clear_slots(const TileFormat& format, std::byte* tile, Index from, Index to) {
+  for (Index done = from; done < to;) {
+    const Index block = std::min(kBlockTokens - done % kBlockTokens, to - done);
+    with_storage(format.key_storage, [&]<Storage S>() {
+      CodeRows<S> rows{};
+      put_keys<S>(tile, format.head_dim, done, block, rows);
+    });
+    with_storage(format.value_storage, [&]<Storage S>() {
+      CodeRows<S> rows{};
+      put_values<S>(tile + format.key_bytes(), format.value_dim, done, block, rows);
+    });
+    done += block;
+  }
+}
+
+}  // namespace headwise::detail
+
+#endif  // !HEADWISE_DECLARE_ONLY
