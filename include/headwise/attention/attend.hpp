@@ -37,6 +37,7 @@ void for_each_item(const std::vector<Item>& items, const ExecutorRef& executor, 
 
 /// Query tokens beyond a sequence's query_length: output 0, lse −inf.
 inline void clear_unused_queries(const Problem& call) {
+  if (call.options->query_lengths.empty()) return;
   const Array &out = call.outputs.values, &lse = call.outputs.lse;
   for (Index b = 0; b < out.sequences; ++b)
     for (Index t = call.num_queries(b); t < out.tokens; ++t)

@@ -46,7 +46,7 @@ class Attention {
   const HeadsType& heads() const { return heads_; }
   const HeadMap& head_map() const { return map_; }
 
-  /// queries  [sequence][token][head][head_dim] of f32, f16 or bf16
+  /// queries  [sequence][token][head][head_dim] of f32, f16 or bf16; ragged (Options::query_offsets): one sequence
   /// keys     a KvCache of one layer, cache.layer(i), KvRows over the caller's memory, or any TileSource
   /// outputs  a view [sequence][token][head][value_dim] of f32, f16 or bf16, or {view, lse view}; must not overlap inputs
   /// Throws std::invalid_argument, before reading or writing anything, when shapes, options or lengths do not fit.

@@ -45,6 +45,23 @@ inline void check_boundaries(const Options& options, const Heads<>& heads, Index
   }
 }
 
+/// Checks Options::query_offsets.
+inline void check_offsets(const Options& options, Index sequences, Index tokens) {
+  const std::span<const Index> all = options.query_offsets;
+  require(options.query_lengths.empty(), "query_offsets (", all.size(),
+          " numbers) must not be given together with query_lengths: both say which queries a sequence has");
+  require(std::ssize(all) == sequences + 1, "query_offsets (", all.size(),
+          " numbers) must hold one more than the sequences of the keys and values (", sequences, ")");
+  require(all.front() == 0, "query_offsets[0] (", all.front(), ") must be 0");
+  for (Index b = 1; b <= sequences; ++b) {
+    const Index offset = all[static_cast<std::size_t>(b)], before = all[static_cast<std::size_t>(b) - 1];
+    require(offset >= before && offset <= tokens, "query_offsets[", b, "] (", offset,
+            ") must be the offset before it (", before, ") to the tokens of q (", tokens, ")");
+  }
+  require(all.back() == tokens, "query_offsets[", sequences, "] (", all.back(), ") must be the tokens of q (", tokens,
+          ")");
+}
+
 /// Throws std::invalid_argument naming the first argument that does not fit `heads` and the other arguments. Nothing has
 /// been read or written then.
 inline void check(const Problem& call, const Heads<>& heads) {
@@ -67,8 +84,12 @@ inline void check(const Problem& call, const Heads<>& heads) {
 
   require(q.heads == heads.num_heads(), "heads of q (", q.heads, ") must equal num_heads (", heads.num_heads(), ")");
   require(q.dim == heads.head_dim(), "dim of q (", q.dim, ") must equal head_dim (", heads.head_dim(), ")");
-  require(q.sequences == call.source.num_sequences, "sequences of q (", q.sequences,
-          ") must equal those of the keys and values (", call.source.num_sequences, ")");
+  const Index sequences = call.num_sequences();
+  if (call.is_ragged())
+    require(q.sequences == 1, "sequences of q (", q.sequences, ") must be 1 with query_offsets");
+  else
+    require(q.sequences == sequences, "sequences of q (", q.sequences, ") must equal those of the keys and values (",
+            sequences, ")");
 
   require(out.sequences == q.sequences, "sequences of the output (", out.sequences, ") must equal those of q (",
           q.sequences, ")");
@@ -87,10 +108,11 @@ inline void check(const Problem& call, const Heads<>& heads) {
   }
 
   check_options(*call.options, heads.num_heads());
-  check_boundaries(*call.options, heads, q.sequences);
+  check_boundaries(*call.options, heads, sequences);
   const auto stored = [&](Index b) { return call.source.num_tokens(call.source.self, b); };
-  check_lengths(call.options->key_lengths, "key_lengths", q.sequences, "tokens of the keys and values", stored);
-  check_lengths(call.options->query_lengths, "query_lengths", q.sequences, "tokens of q",
+  check_lengths(call.options->key_lengths, "key_lengths", sequences, "tokens of the keys and values", stored);
+  if (call.is_ragged()) check_offsets(*call.options, sequences, q.tokens);
+  check_lengths(call.options->query_lengths, "query_lengths", sequences, "tokens of q",
                 [&](Index) { return q.tokens; });
 }
 

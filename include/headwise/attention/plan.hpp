@@ -99,7 +99,7 @@ class Plan {
     finishes_.clear();
     partial_rows_ = 0;
     // groups that are empty in this call may not be in the next, which should not allocate
-    items_.reserve(static_cast<std::size_t>(call.queries.sequences * call.groups.num_kv_heads()));
+    items_.reserve(static_cast<std::size_t>(call.num_sequences() * call.groups.num_kv_heads()));
     cut_rows(call, threads);
     if (const Index parts = parts_per_item(std::ssize(items_), threads); parts > 1) split_segments(parts);
     // long items first, so that the last ones to be claimed are short
@@ -177,7 +177,7 @@ class Plan {
   /// takes 15 GB/s on a core of Emerald Rapids, of four together 20). Enough items must remain for all threads.
   static Index heads_together(const Problem& call, Index threads) {
     if (call.source.tile) return 1;
-    const Index all = call.queries.sequences * call.groups.num_kv_heads();
+    const Index all = call.num_sequences() * call.groups.num_kv_heads();
     return std::clamp<Index>(all / threads, 1, kMaxHeadsTogether);
   }
 
@@ -186,7 +186,7 @@ class Plan {
   template <class F>
   static void for_each_group(const Problem& call, Index together, F f) {
     const Index num_kv_heads = call.groups.num_kv_heads();
-    for (Index b = 0; b < call.queries.sequences; ++b) {
+    for (Index b = 0; b < call.num_sequences(); ++b) {
       const auto group_of = [&](Index g) { return call.groups.of(b, g).size(); };
       for (Index g = 0, heads; g < num_kv_heads; g += heads) {
         const Index group = group_of(g), rows = group * call.num_queries(b);

@@ -51,7 +51,7 @@ SourceRef source_ref(const S& source) {
 
 /// One attention call, checked, without types.
 struct Problem {
-  ConstArray queries;  // [sequence][token][head][head_dim]
+  ConstArray queries;  // [sequence][token][head][head_dim]; ragged: [1][token][head][head_dim]
   Outputs outputs;
   SourceRef source;
   HeadGroups groups;
@@ -62,10 +62,24 @@ struct Problem {
     if (options->key_lengths.empty()) return source.num_tokens(source.self, sequence);
     return options->key_lengths[static_cast<std::size_t>(sequence)];
   }
+  bool is_ragged() const { return !options->query_offsets.empty(); }
+  Index num_sequences() const { return source.num_sequences; }
   Index num_queries(Index sequence) const {
+    if (is_ragged()) return offset(sequence + 1) - offset(sequence);
     if (options->query_lengths.empty()) return queries.tokens;
     return options->query_lengths[static_cast<std::size_t>(sequence)];
   }
+  /// Where query token `token` of a sequence lies in the arrays of queries and outputs.
+  struct Place {
+    Index sequence, token;
+  };
+  Place place_of(Index sequence, Index token) const {
+    if (is_ragged()) return {0, offset(sequence) + token};
+    return {sequence, token};
+  }
+
+ private:
+  Index offset(Index i) const { return options->query_offsets[static_cast<std::size_t>(i)]; }
 };
 
 }  // namespace detail

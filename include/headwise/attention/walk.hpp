@@ -92,10 +92,11 @@ class Walk {
     // scores are in units of log2, but a softcap works on natural ones: it brings log2 e in itself
     const float factor = call_.options->softcap > 0 ? call_.scale : call_.scale * kLog2e;
     for (Index r = 0; r < item_.rows; ++r) {
-      const Index token = range_.token(r), head = heads[range_.head_in_group(r)];
-      const void* row = q.row(item_.sequence, token, head);
+      const auto [sequence, token] = call_.place_of(item_.sequence, range_.token(r));
+      const Index head = heads[range_.head_in_group(r)];
+      const void* row = q.row(sequence, token, head);
       if (q.strides.dim != 1 && q.dim > 1) {
-        gather_row(q, item_.sequence, token, head, memory_.dense_row);
+        gather_row(q, sequence, token, head, memory_.dense_row);
         row = memory_.dense_row;
       }
       kernels_.prepare_row(row, q.storage, q.dim, head_dim_, factor, operand,

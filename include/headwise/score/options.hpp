@@ -37,6 +37,11 @@ struct Options {
   std::span<const Index> key_lengths{};
   /// Query tokens of each sequence, 0 … the tokens of q; empty: all. The outputs of the rest are 0, their lse −inf.
   std::span<const Index> query_lengths{};
+  /// Ragged batches: q, the outputs and lse hold the tokens of all sequences one behind another, [1][tokens][head][dim],
+  /// those of sequence b being query_offsets[b] … query_offsets[b+1]−1: as many numbers as sequences of keys and one,
+  /// never falling, from 0 to the tokens of q. A sequence may have none. So prompts, appended tokens and decoding mix in
+  /// one call without padding. Empty: as many tokens of each sequence; not together with query_lengths.
+  std::span<const Index> query_offsets{};
   /// Which KV head each query head reads, for this call; null: the map of the Attention.
   const HeadMap* head_map = nullptr;
   /// The same for groups of consecutive query heads, as plain numbers: KV head g is read by query heads b[g] … b[g+1]−1,
