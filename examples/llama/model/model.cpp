@@ -43,9 +43,8 @@ void Model::set_attention(Index layer, headwise::nn::MultiHeadAttention attentio
   held = std::move(attention);
 }
 
-template <class T>
-void Model::check_tokens(std::span<const TokenId> tokens, const headwise::KvCache<T>& cache) const {
-  const Index count = std::ssize(tokens), room = cache.max_tokens() - cache.num_tokens();
+void Model::check_tokens(std::span<const TokenId> tokens, Index room) const {
+  const Index count = std::ssize(tokens);
   headwise::require(count >= 1 && count <= room, "tokens (", count, ") must be 1 to the room in the cache (", room,
                     ")");
   for (const TokenId token : tokens)
@@ -59,19 +58,19 @@ Matrix Model::embed(std::span<const TokenId> tokens) const {
   return states;
 }
 
-template <class T>
-void Model::run_layers(Index first_layer, headwise::KvCache<T>& cache, Scratch& scratch, ExecutorRef executor,
+void Model::run_layers(Matrix states, Index first_layer, const Attend& attend, Scratch& scratch, ExecutorRef executor,
                        const ReadHooks& hooks) const {
+  headwise::require(first_layer >= 0 && first_layer <= shape_.num_layers, "first_layer (", first_layer,
+                    ") must be 0 to ", shape_.num_layers);
+  headwise::require(states.cols() == shape_.hidden_size, "states (", states.cols(), " columns) must have hidden_size (",
+                    shape_.hidden_size, ") columns");
   Matrix &x = scratch.residual, &normed = scratch.normed;
+  x = std::move(states);
   for (Index i = first_layer; i < shape_.num_layers; ++i) {
     if (hooks.before_layer) hooks.before_layer(i, x);
     rms_norm(x, layer(i).attention_norm, shape_.norm_epsilon, normed, executor);
     if (hooks.attention_input) hooks.attention_input(i, normed);
-    if (hooks.key_driven.empty())
-      layer(i).attention.forward(normed, cache, i, normed, scratch.attention, executor);
-    else
-      layer(i).attention.forward(normed, cache, i, normed, scratch.attention,
-                                 hooks.key_driven[static_cast<std::size_t>(i)], executor);
+    attend(i, normed);
     x += normed;
     run_feed_forward(layer(i), scratch, executor);
     if (hooks.after_layer) hooks.after_layer();
@@ -90,35 +89,9 @@ void Model::run_feed_forward(const ModelLayer& layer, Scratch& scratch, Executor
   x += normed;
 }
 
-template <class T>
-Vector Model::read(std::span<const TokenId> tokens, headwise::KvCache<T>& cache, Scratch& scratch, ExecutorRef executor,
-                   const ReadHooks& hooks) const {
-  check_tokens(tokens, cache);
-  scratch.residual = embed(tokens);
-  run_layers(0, cache, scratch, executor, hooks);
-  const Matrix last = scratch.residual.bottomRows(1);
-  rms_norm(last, weights_.output_norm, shape_.norm_epsilon, scratch.normed, executor);
-  return scratch.normed.row(0);
-}
-
-template <class T>
-Matrix Model::read_all(std::span<const TokenId> tokens, headwise::KvCache<T>& cache, Scratch& scratch,
-                       ExecutorRef executor, const ReadHooks& hooks) const {
-  check_tokens(tokens, cache);
-  return read_states(embed(tokens), 0, cache, scratch, executor, hooks);
-}
-
-template <class T>
-Matrix Model::read_states(Matrix states, Index first_layer, headwise::KvCache<T>& cache, Scratch& scratch,
-                          ExecutorRef executor, const ReadHooks& hooks) const {
-  headwise::require(first_layer >= 0 && first_layer <= shape_.num_layers, "first_layer (", first_layer,
-                    ") must be 0 to ", shape_.num_layers);
-  headwise::require(states.cols() == shape_.hidden_size, "states (", states.cols(), " columns) must have hidden_size (",
-                    shape_.hidden_size, ") columns");
-  scratch.residual = std::move(states);
-  run_layers(first_layer, cache, scratch, executor, hooks);
+Matrix Model::final_states(const Matrix& residual, ExecutorRef executor) const {
   Matrix hidden;
-  rms_norm(scratch.residual, weights_.output_norm, shape_.norm_epsilon, hidden, executor);
+  rms_norm(residual, weights_.output_norm, shape_.norm_epsilon, hidden, executor);
   return hidden;
 }
 
@@ -133,18 +106,5 @@ Matrix Model::logits(const Matrix& hidden, ExecutorRef executor) const {
   weights_.output(hidden, logits, executor);
   return logits;
 }
-
-// the storage types of a cache
-#define HEADWISE_INSTANTIATE(T)                                                                                     \
-  template Vector Model::read(std::span<const TokenId>, headwise::KvCache<T>&, Scratch&, ExecutorRef,               \
-                              const ReadHooks&) const;                                                              \
-  template Matrix Model::read_all(std::span<const TokenId>, headwise::KvCache<T>&, Scratch&, ExecutorRef,           \
-                                  const ReadHooks&) const;                                                          \
-  template Matrix Model::read_states(Matrix, Index, headwise::KvCache<T>&, Scratch&, ExecutorRef, const ReadHooks&) \
-      const;
-HEADWISE_INSTANTIATE(float)
-HEADWISE_INSTANTIATE(headwise::f16)
-HEADWISE_INSTANTIATE(headwise::bf16)
-#undef HEADWISE_INSTANTIATE
 
 }  // namespace llama

@@ -9,8 +9,8 @@
 namespace headwise::nn::detail {
 
 /// The layer has the module's shape, and the rows of x or memory are equally many for each sequence.
-template <class T>
-void check_cache(const char* name, Index rows, const KvCache<T>& cache, Index layer, const LayerShape& want) {
+template <class K, class V>
+void check_cache(const char* name, Index rows, const KvCache<K, V>& cache, Index layer, const LayerShape& want) {
   const LayerShape have = cache.layer_shape(layer);
   require(have == want, "layer ", layer, " of the cache (num_kv_heads ", have.num_kv_heads, ", head_dim ",
           have.head_dim, ", value_dim ", have.value_dim, ") must have num_kv_heads ", want.num_kv_heads, ", head_dim ",
@@ -21,8 +21,8 @@ void check_cache(const char* name, Index rows, const KvCache<T>& cache, Index la
 
 /// A module that makes keys and values has a layer of its own; one that borrows them comes after their producer, which
 /// has appended as many tokens of each sequence as x has.
-template <class T>
-void check_role(bool borrows_kv, Index tokens, const KvCache<T>& cache, Index layer) {
+template <class K, class V>
+void check_role(bool borrows_kv, Index tokens, const KvCache<K, V>& cache, Index layer) {
   const Index source = cache.sharing().source(layer);
   require(borrows_kv || source == layer, "borrows_kv (false) must be true for layer ", layer,
           " of the cache, which reads the keys and values of layer ", source);

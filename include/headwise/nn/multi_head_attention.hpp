@@ -19,9 +19,9 @@
 namespace headwise::nn {
 
 /// What decides in each call which query heads share a KV head: groups(cache, layer) → Options::group_boundaries.
-template <class G, class T>
+template <class G, class K, class V = K>
 concept KvGrouping = !requires(G& matrix) { matrix.rows(); } &&  // Eigen's fail to compile where called so
-                     requires(G& groups, const KvCache<T>& cache, Index layer) {
+                     requires(G& groups, const KvCache<K, V>& cache, Index layer) {
                        { groups(cache, layer) } -> std::same_as<std::span<const Index>>;
                      };
 
@@ -105,28 +105,28 @@ class MultiHeadAttention {
   }
 
   /// Self-attention of the next tokens of every sequence of a cache: prefill, append and decode.
-  template <class T, Executor E = Serial>
-  Matrix forward(const MatrixRef& x, KvCache<T>& cache, Index layer = 0, E&& executor = Serial{}) const {
-    return forward(x, cache, layer, standing_groups<T>, executor);
+  template <class K, class V, Executor E = Serial>
+  Matrix forward(const MatrixRef& x, KvCache<K, V>& cache, Index layer = 0, E&& executor = Serial{}) const {
+    return forward(x, cache, layer, standing_groups<K, V>, executor);
   }
   /// The same into y [token][hidden_size].
-  template <class T, Executor E = Serial>
-  void forward(const MatrixRef& x, KvCache<T>& cache, Index layer, Eigen::Ref<Matrix> y, Workspace& workspace,
+  template <class K, class V, Executor E = Serial>
+  void forward(const MatrixRef& x, KvCache<K, V>& cache, Index layer, Eigen::Ref<Matrix> y, Workspace& workspace,
                E&& executor = Serial{}) const {
-    forward(x, cache, layer, y, workspace, standing_groups<T>, executor);
+    forward(x, cache, layer, y, workspace, standing_groups<K, V>, executor);
   }
   /// The same with groups of query heads that are decided when the cache holds the new tokens and before they attend:
   /// groups(cache, layer), with the cache const, returns Options::group_boundaries, whose numbers must last for the call.
-  template <class T, KvGrouping<T> G, Executor E = Serial>
-  Matrix forward(const MatrixRef& x, KvCache<T>& cache, Index layer, G&& groups, E&& executor = Serial{}) const {
+  template <class K, class V, KvGrouping<K, V> G, Executor E = Serial>
+  Matrix forward(const MatrixRef& x, KvCache<K, V>& cache, Index layer, G&& groups, E&& executor = Serial{}) const {
     Matrix y(x.rows(), options_.hidden_size);
     Workspace workspace;
     forward(x, cache, layer, y, workspace, groups, executor);
     return y;
   }
   /// The same into y [token][hidden_size].
-  template <class T, KvGrouping<T> G, Executor E = Serial>
-  void forward(const MatrixRef& x, KvCache<T>& cache, Index layer, Eigen::Ref<Matrix> y, Workspace& workspace,
+  template <class K, class V, KvGrouping<K, V> G, Executor E = Serial>
+  void forward(const MatrixRef& x, KvCache<K, V>& cache, Index layer, Eigen::Ref<Matrix> y, Workspace& workspace,
                G&& groups, E&& executor = Serial{}) const {
     projections_.check(x, y);
     detail::check_cache("x", x.rows(), cache, layer, cache_shape());
@@ -150,8 +150,8 @@ class MultiHeadAttention {
 
   /// Cross-attention, once per memory: appends the keys and values of memory [token][hidden_size], split over the
   /// sequences as x is, to a layer of a cache that holds none yet. No RoPE.
-  template <class T, Executor E = Serial>
-  void fill_cross(const MatrixRef& memory, KvCache<T>& cache, Index layer = 0, E&& executor = Serial{}) const {
+  template <class K, class V, Executor E = Serial>
+  void fill_cross(const MatrixRef& memory, KvCache<K, V>& cache, Index layer = 0, E&& executor = Serial{}) const {
     projections_.check_input("memory", memory);
     check_makes_kv("fill_cross");
     detail::check_cache("memory", memory.rows(), cache, layer, cache_shape());
@@ -167,16 +167,16 @@ class MultiHeadAttention {
 
   /// Cross-attention of x to what fill_cross stored: every token sees all of its sequence's memory; neither RoPE nor
   /// the causal mask, windows and ALiBi apply. The cache is only read.
-  template <class T, Executor E = Serial>
-  Matrix forward_cross(const MatrixRef& x, const KvCache<T>& cache, Index layer = 0, E&& executor = Serial{}) const {
+  template <class K, class V, Executor E = Serial>
+  Matrix forward_cross(const MatrixRef& x, const KvCache<K, V>& cache, Index layer = 0, E&& executor = Serial{}) const {
     Matrix y(x.rows(), options_.hidden_size);
     Workspace workspace;
     forward_cross(x, cache, layer, y, workspace, executor);
     return y;
   }
   /// The same into y [token][hidden_size].
-  template <class T, Executor E = Serial>
-  void forward_cross(const MatrixRef& x, const KvCache<T>& cache, Index layer, Eigen::Ref<Matrix> y,
+  template <class K, class V, Executor E = Serial>
+  void forward_cross(const MatrixRef& x, const KvCache<K, V>& cache, Index layer, Eigen::Ref<Matrix> y,
                      Workspace& workspace, E&& executor = Serial{}) const {
     projections_.check(x, y);
     detail::check_cache("x", x.rows(), cache, layer, cache_shape());
@@ -194,16 +194,16 @@ class MultiHeadAttention {
   using Activations = detail::Activations;
 
   /// The groups of the options, in every call.
-  template <class T>
-  static constexpr auto standing_groups = [](const KvCache<T>&, Index) { return std::span<const Index>(); };
+  template <class K, class V>
+  static constexpr auto standing_groups = [](const KvCache<K, V>&, Index) { return std::span<const Index>(); };
 
   void check_makes_kv(const char* call) const {
     require(!borrows_kv(), "borrows_kv (true) must be false for ", call, ": there are no key and value weights");
   }
   /// Where x's first token stands: behind what the cache holds, or, where the producer has appended, at the first of
   /// as many tokens at its end.
-  template <class T>
-  Index first_position(const KvCache<T>& cache, Index layer, Index sequence, Index tokens) const {
+  template <class K, class V>
+  Index first_position(const KvCache<K, V>& cache, Index layer, Index sequence, Index tokens) const {
     return cache.num_tokens(layer, sequence) - (borrows_kv() ? tokens : 0);
   }
 
