@@ -62,15 +62,10 @@ inline void check_offsets(const Options& options, Index sequences, Index tokens)
           ")");
 }
 
-/// Throws std::invalid_argument naming the first argument that does not fit `heads` and the other arguments. Nothing has
-/// been read or written then.
-inline void check(const Problem& call, const Heads<>& heads) {
-  const ConstArray& q = call.queries;
-  const Array &out = call.outputs.values, &lse = call.outputs.lse;
+/// The head map and the keys and values fit `heads`.
+inline void check_keys(const CallShape& call, const Heads<>& heads) {
   const TileFormat& kv = call.source.format;
-
   const HeadMap& map = call.groups.map();
-
   require(map.num_heads() == heads.num_heads(), "num_heads of the head map (", map.num_heads(),
           ") must equal num_heads (", heads.num_heads(), ")");
   require(map.num_kv_heads() == heads.num_kv_heads(), "num_kv_heads of the head map (", map.num_kv_heads(),
@@ -81,6 +76,33 @@ inline void check(const Problem& call, const Heads<>& heads) {
           heads.head_dim(), ")");
   require(kv.value_dim == heads.value_dim(), "dim of the values (", kv.value_dim, ") must equal value_dim (",
           heads.value_dim(), ")");
+}
+
+/// The options are possible and fit the other arguments.
+inline void check_options(const CallShape& call, const Heads<>& heads) {
+  const Options& options = *call.options;
+  const Index sequences = call.num_sequences();
+  check_options(options, heads.num_heads());
+  check_boundaries(options, heads, sequences);
+  const auto stored = [&](Index b) { return call.source.num_tokens(call.source.self, b); };
+  check_lengths(options.key_lengths, "key_lengths", sequences, "tokens of the keys and values", stored);
+  if (call.is_ragged()) check_offsets(options, sequences, call.tokens);
+  check_lengths(options.query_lengths, "query_lengths", sequences, "tokens of q", [&](Index) { return call.tokens; });
+}
+
+/// Throws std::invalid_argument naming the first argument that does not fit `heads` and the other arguments, of what is
+/// planned before there are queries.
+inline void check(const CallShape& call, const Heads<>& heads) {
+  require(call.tokens >= 0, "query_tokens (", call.tokens, ") must be at least 0");
+  check_keys(call, heads);
+  check_options(call, heads);
+}
+
+/// The same of a whole call. Nothing has been read or written then.
+inline void check(const Problem& call, const Heads<>& heads) {
+  const ConstArray& q = call.queries;
+  const Array &out = call.outputs.values, &lse = call.outputs.lse;
+  check_keys(call, heads);
 
   require(q.heads == heads.num_heads(), "heads of q (", q.heads, ") must equal num_heads (", heads.num_heads(), ")");
   require(q.dim == heads.head_dim(), "dim of q (", q.dim, ") must equal head_dim (", heads.head_dim(), ")");
@@ -107,13 +129,7 @@ inline void check(const Problem& call, const Heads<>& heads) {
     require(lse.dim == 1, "dim of lse (", lse.dim, ") must be 1");
   }
 
-  check_options(*call.options, heads.num_heads());
-  check_boundaries(*call.options, heads, sequences);
-  const auto stored = [&](Index b) { return call.source.num_tokens(call.source.self, b); };
-  check_lengths(call.options->key_lengths, "key_lengths", sequences, "tokens of the keys and values", stored);
-  if (call.is_ragged()) check_offsets(*call.options, sequences, q.tokens);
-  check_lengths(call.options->query_lengths, "query_lengths", sequences, "tokens of q",
-                [&](Index) { return q.tokens; });
+  check_options(call, heads);
 }
 
 }  // namespace headwise::detail

@@ -9,7 +9,7 @@
 #include <cstring>
 #include <limits>
 
-#include "headwise/attention/plan.hpp"
+#include "headwise/attention/work_item.hpp"
 #include "headwise/attention/workspace.hpp"
 #include "headwise/kernel/table.hpp"
 
@@ -79,17 +79,6 @@ class SegmentMerge {
       merge(lowest);
     }
     return at(0).sum;
-  }
-
-  /// Calls f(begin, size) for the blocks that segments [begin, end) merge to.
-  template <class F>
-  static void for_each_block(Index begin, Index end, F f) {
-    while (begin < end) {
-      Index size = 1;
-      while (begin % (2 * size) == 0 && begin + 2 * size <= end) size *= 2;
-      f(begin, size);
-      begin += size;
-    }
   }
 
  private:

@@ -49,14 +49,12 @@ SourceRef source_ref(const S& source) {
           }};
 }
 
-/// One attention call, checked, without types.
-struct Problem {
-  ConstArray queries;  // [sequence][token][head][head_dim]; ragged: [1][token][head][head_dim]
-  Outputs outputs;
+/// Which queries meet which keys in a call: what its plan depends on.
+struct CallShape {
+  Index tokens;  // of q
   SourceRef source;
   HeadGroups groups;
   const Options* options;
-  float scale;
 
   Index num_keys(Index sequence) const {
     if (options->key_lengths.empty()) return source.num_tokens(source.self, sequence);
@@ -66,7 +64,7 @@ struct Problem {
   Index num_sequences() const { return source.num_sequences; }
   Index num_queries(Index sequence) const {
     if (is_ragged()) return offset(sequence + 1) - offset(sequence);
-    if (options->query_lengths.empty()) return queries.tokens;
+    if (options->query_lengths.empty()) return tokens;
     return options->query_lengths[static_cast<std::size_t>(sequence)];
   }
   /// Where query token `token` of a sequence lies in the arrays of queries and outputs.
@@ -80,6 +78,13 @@ struct Problem {
 
  private:
   Index offset(Index i) const { return options->query_offsets[static_cast<std::size_t>(i)]; }
+};
+
+/// One attention call, checked, without types.
+struct Problem : CallShape {
+  ConstArray queries;  // [sequence][token][head][head_dim]; ragged: [1][token][head][head_dim]
+  Outputs outputs;
+  float scale;
 };
 
 }  // namespace detail
