@@ -2,9 +2,9 @@
 #include "command_line.hpp"
 
 #include <CLI/CLI.hpp>
-#include <map>
 
 #include "llama/file/mapped_file.hpp"
+#include "llama/model/cache_storage.hpp"
 
 namespace generate {
 
@@ -41,11 +41,10 @@ std::optional<CommandLine> read_command_line(int argc, char** argv, int& exit_co
   app.add_option("--threads", line.threads, "threads; 0: all CPUs the process may use")
       ->check(CLI::Range(Index{0}, Index{4096}))
       ->capture_default_str();
-  const std::map<std::string, headwise::Storage> storages = {
-      {"f32", headwise::Storage::f32}, {"f16", headwise::Storage::f16}, {"bf16", headwise::Storage::bf16}};
+  const auto storages = llama::cache_storages();
   std::string cache = "f32";
   app.add_option("--cache", cache, "how keys and values are stored")
-      ->check(CLI::IsMember({"f32", "f16", "bf16"}))
+      ->check(CLI::IsMember(storages))
       ->capture_default_str();
   app.add_option("--chunk", line.chunk, "prompt tokens read at a time; 0: all at once")
       ->check(CLI::Range(Index{0}, most))

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <string_view>
 
@@ -14,16 +11,10 @@
 #include "llama/text/utf8.hpp"
 #include "progress.hpp"
 #include "prompt_lookup.hpp"
+#include "status_line.hpp"
+#include "stopwatch.hpp"
 
 namespace generate {
-
-class Stopwatch {
- public:
-  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count(); }
-
- private:
-  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
-};
 
 inline void print(std::string_view text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
@@ -61,16 +52,12 @@ class Continuation {
   void read_prompt(std::span<const TokenId> prompt, Index chunk) {
     const Stopwatch time;
     const Index count = std::ssize(prompt), step = chunk == 0 ? count : chunk;
-    const bool terminal = isatty(STDERR_FILENO) == 1;  // there one line is written over, elsewhere each is kept
-    Progress progress(count, model_.shape().num_layers, terminal ? 0.5 : 5.0);
-    bool shown = false;
+    StatusLine status;
+    Progress progress(count, model_.shape().num_layers, status.interval());
     for (Index begin = 0; begin < count; begin += step) {
       const Index length = std::min(step, count - begin);
       const auto after_layer = [&] {
-        const auto line = progress.step(length, time.seconds());
-        if (!line) return;
-        std::fprintf(stderr, terminal ? "\r%s" : "%s\n", line->c_str());
-        shown = true;
+        if (const auto line = progress.step(length, time.seconds())) status.show(*line);
       };
       hidden_ = model_
                     .read(prompt.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(length)), cache_,
@@ -78,7 +65,7 @@ class Continuation {
                     .transpose();
     }
     text_.assign(prompt.begin(), prompt.end());
-    if (shown && terminal) std::fputc('\n', stderr);
+    status.end();
     print_rate("prompt", count, time.seconds());
   }
 

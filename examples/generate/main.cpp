@@ -12,6 +12,7 @@
 #include "command_line.hpp"
 #include "continuation.hpp"
 #include "llama/file/model_file.hpp"
+#include "llama/model/cache_storage.hpp"
 #include "llama/model/model.hpp"
 #include "llama/text/tokenizer.hpp"
 
@@ -80,17 +81,7 @@ int run(int argc, char** argv) {
   const Gguf file(source.bytes(), line->model);
   const Tokenizer tokenizer(file);
   headwise::ThreadPool pool(line->threads);
-  switch (line->cache) {
-    case headwise::Storage::f32:
-      run<float>(*line, file, tokenizer, pool);
-      break;
-    case headwise::Storage::f16:
-      run<headwise::f16>(*line, file, tokenizer, pool);
-      break;
-    case headwise::Storage::bf16:
-      run<headwise::bf16>(*line, file, tokenizer, pool);
-      break;
-  }
+  llama::with_cache_type(line->cache, [&]<class T>(std::type_identity<T>) { run<T>(*line, file, tokenizer, pool); });
   return 0;
 }
 

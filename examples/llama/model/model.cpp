@@ -47,6 +47,10 @@ void Model::check_tokens(std::span<const TokenId> tokens, Index room) const {
   const Index count = std::ssize(tokens);
   headwise::require(count >= 1 && count <= room, "tokens (", count, ") must be 1 to the room in the cache (", room,
                     ")");
+  check_ids(tokens);
+}
+
+void Model::check_ids(std::span<const TokenId> tokens) const {
   for (const TokenId token : tokens)
     headwise::require(token >= 0 && token < vocabulary_size(), "token (", token, ") must be 0 to ",
                       vocabulary_size() - 1);
@@ -56,6 +60,36 @@ Matrix Model::embed(std::span<const TokenId> tokens) const {
   Matrix states(std::ssize(tokens), shape_.hidden_size);
   for (Index t = 0; t < states.rows(); ++t) states.row(t) = weights_.embedding.row(tokens[static_cast<std::size_t>(t)]);
   return states;
+}
+
+Matrix Model::read(std::span<const SequenceTokens> parts, headwise::AnyPagedCache& cache, Scratch& scratch,
+                   ExecutorRef executor, const ReadHooks& hooks) const {
+  headwise::require(hooks.key_driven.empty(), "key_driven (", hooks.key_driven.size(),
+                    " layers) must be empty for a paged cache, which keeps no norms of keys");
+  headwise::nn::RaggedBatch& batch = scratch.batch;
+  batch.clear();
+  std::vector<TokenId> tokens;
+  std::vector<Index> counts, held;
+  for (const SequenceTokens& part : parts) {
+    check_ids(part.tokens);
+    batch.add(part.sequence, std::ssize(part.tokens));
+    tokens.insert(tokens.end(), part.tokens.begin(), part.tokens.end());
+    counts.push_back(std::ssize(part.tokens));
+    held.push_back(cache.num_tokens(0, part.sequence));
+  }
+  cache.reserve(batch.sequences(), counts);  // so that no layer wants pages
+  try {
+    const auto attend = [&](Index i, Matrix& x) {
+      attention(i).forward(x, cache, batch, i, x, scratch.attention, executor);
+    };
+    run_layers(embed(tokens), 0, attend, scratch, executor, hooks);
+  } catch (...) {
+    for (std::size_t b = 0; b < parts.size(); ++b) cache.truncate(parts[b].sequence, held[b]);
+    throw;
+  }
+  Matrix last(batch.num_sequences(), shape_.hidden_size);
+  for (Index b = 0; b < last.rows(); ++b) last.row(b) = scratch.residual.row(batch.offset(b + 1) - 1);
+  return final_states(last, executor);
 }
 
 void Model::run_layers(Matrix states, Index first_layer, const Attend& attend, Scratch& scratch, ExecutorRef executor,

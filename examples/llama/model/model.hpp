@@ -23,6 +23,12 @@ struct ReadHooks {
   std::span<headwise::regroup::KeyDrivenGroups> key_driven{};
 };
 
+/// The next tokens of a sequence of a paged cache.
+struct SequenceTokens {
+  headwise::SequenceId sequence;
+  std::span<const TokenId> tokens;
+};
+
 /// A Llama-architecture model: token ids in, logits of the next token out. Every result is the same bit for bit for any
 /// number of threads and however the tokens are cut into calls.
 class Model {
@@ -51,9 +57,16 @@ class Model {
     return {cache_shapes(), shape_.sharing, max_tokens, options};
   }
 
+  /// A cache of num_pages pages for many sequences.
+  template <class K, class V = K>
+  headwise::PagedCache<K, V> make_paged_cache(Index num_pages, headwise::PagedOptions options = {}) const {
+    return {cache_shapes(), shape_.sharing, num_pages, options};
+  }
+
   /// Memory that is kept between calls.
   struct Scratch {
     headwise::nn::Workspace attention;
+    headwise::nn::RaggedBatch batch;
     Matrix residual, normed, gate, up;  // [token][…]
   };
 
@@ -74,6 +87,11 @@ class Model {
     check_tokens(tokens, cache.max_tokens() - cache.num_tokens());
     return read_states(embed(tokens), 0, cache, scratch, executor, hooks);
   }
+  /// The same for several sequences in one call, each at least 1 token: returns the final hidden state of the last token
+  /// of each, [part][hidden]. Throws std::invalid_argument or OutOfPages, with the cache unchanged.
+  Matrix read(std::span<const SequenceTokens> parts, headwise::AnyPagedCache& cache, Scratch& scratch,
+              ExecutorRef executor, const ReadHooks& hooks = {}) const;
+
   /// What the layers read for these tokens, [token][hidden].
   Matrix embed(std::span<const TokenId> tokens) const;
   /// The final hidden states of tokens whose `states` come into layer `first_layer` [token][hidden], which were not read
@@ -106,6 +124,7 @@ class Model {
     };
   }
   void check_tokens(std::span<const TokenId> tokens, Index room) const;
+  void check_ids(std::span<const TokenId> tokens) const;
   /// Takes the tokens' states from before a layer to after the last, in scratch.residual.
   void run_layers(Matrix states, Index first_layer, const Attend& attend, Scratch& scratch, ExecutorRef executor,
                   const ReadHooks& hooks) const;

@@ -9,11 +9,13 @@
 #include "headwise/attention/attention.hpp"
 #include "headwise/cache/kv_cache.hpp"
 #include "headwise/cache/kv_rows.hpp"
+#include "headwise/cache/paged_cache.hpp"
 #include "headwise/nn/attention_projections.hpp"
 #include "headwise/nn/check_cache.hpp"
 #include "headwise/nn/linear.hpp"
 #include "headwise/nn/multi_head_attention_options.hpp"
 #include "headwise/position/rope.hpp"
+#include "headwise/nn/ragged_batch.hpp"
 #include "headwise/nn/workspace.hpp"
 
 namespace headwise::nn {
@@ -135,7 +137,7 @@ class MultiHeadAttention {
     const ExecutorRef run(executor);
     const Activations a = projections_.project(x, cache.num_sequences(), workspace, run);
     for (Index b = 0; rope_ && b < a.sequences; ++b)
-      rope_->apply(a.query_and_key(b), first_position(cache, layer, b, a.tokens), run);
+      rope_->apply(a.query_and_key(b * a.tokens, a.tokens), first_position(cache, layer, b, a.tokens), run);
     if (!borrows_kv()) cache.append(layer, a.key(), a.value());
     try {
       headwise::Options options = detail::attention_options(options_);
@@ -144,6 +146,41 @@ class MultiHeadAttention {
     } catch (...) {
       for (Index b = 0; !borrows_kv() && b < a.sequences; ++b)
         cache.truncate(layer, b, cache.num_tokens(layer, b) - a.tokens);
+      throw;
+    }
+  }
+
+  /// Self-attention of the next tokens of some sequences of a paged cache, any number of each, in one call: pieces of
+  /// prompts and single tokens side by side. x and y [token][hidden_size] as the batch says. A token's y is bit for bit
+  /// the one it has alone and in a KvCache. Throws OutOfPages too, with nothing changed.
+  template <Executor E = Serial>
+  Matrix forward(const MatrixRef& x, AnyPagedCache& cache, RaggedBatch& batch, Index layer = 0,
+                 E&& executor = Serial{}) const {
+    Matrix y(x.rows(), options_.hidden_size);
+    Workspace workspace;
+    forward(x, cache, batch, layer, y, workspace, executor);
+    return y;
+  }
+  /// The same into y [token][hidden_size].
+  template <Executor E = Serial>
+  void forward(const MatrixRef& x, AnyPagedCache& cache, RaggedBatch& batch, Index layer, Eigen::Ref<Matrix> y,
+               Workspace& workspace, E&& executor = Serial{}) const {
+    projections_.check(x, y);
+    detail::check_batch(x.rows(), cache, batch, layer, cache_shape());
+    detail::check_role(borrows_kv(), cache, batch, layer);
+    if (x.rows() == 0) return;
+    const ExecutorRef run(executor);
+    const Activations a = projections_.project(x, 1, workspace, run);
+    turn(a, cache, batch, layer, workspace, run);
+    if (!borrows_kv()) cache.append_ragged(layer, batch.sequences(), batch.offsets(), a.key(), a.value());
+    try {
+      const PagedLayer keys = cache.layer(layer, batch.sequences());
+      attention_(batch.plan(attention_, options_, layer, keys, run), View<const float>(a.query()), keys, attended(a),
+                 run);
+      projections_.project_output(a, y, run);
+    } catch (...) {
+      for (Index b = 0; !borrows_kv() && b < batch.num_sequences(); ++b)
+        cache.truncate(layer, batch.sequence(b), cache.num_tokens(layer, batch.sequence(b)) - batch.num_tokens(b));
       throw;
     }
   }
@@ -207,11 +244,32 @@ class MultiHeadAttention {
     return cache.num_tokens(layer, sequence) - (borrows_kv() ? tokens : 0);
   }
 
+  /// Queries and keys of a ragged batch, by RoPE.
+  void turn(const Activations& a, const AnyPagedCache& cache, const RaggedBatch& batch, Index layer,
+            Workspace& workspace, ExecutorRef run) const {
+    if (!rope_) return;
+    const auto first = [&](Index b) {
+      return cache.num_tokens(layer, batch.sequence(b)) - (borrows_kv() ? batch.num_tokens(b) : 0);
+    };
+    if (std::holds_alternative<DynamicNtkScaling>(options_.rope->scaling)) {  // asks for each sequence's length
+      for (Index b = 0; b < batch.num_sequences(); ++b)
+        rope_->apply(a.query_and_key(batch.offset(b), batch.num_tokens(b)), first(b), run);
+      return;
+    }
+    std::vector<Index>& positions = workspace.positions_;
+    positions.clear();
+    for (Index b = 0; b < batch.num_sequences(); ++b)
+      for (Index t = 0; t < batch.num_tokens(b); ++t) positions.push_back(first(b) + t);
+    rope_->apply(a.query_and_key(), positions, run);
+  }
+
+  View<float> attended(const Activations& a) const {
+    return {a.attended, a.sequences, a.tokens, heads().num_heads(), heads().value_dim()};
+  }
   template <class Source>
   void attend(const Activations& a, const Source& source, const headwise::Options& options, Eigen::Ref<Matrix> y,
               ExecutorRef run) const {
-    const View<float> out(a.attended, a.sequences, a.tokens, heads().num_heads(), heads().value_dim());
-    attention_(View<const float>(a.query()), source, out, options, run);
+    attention_(View<const float>(a.query()), source, attended(a), options, run);
     projections_.project_output(a, y, run);
   }
 

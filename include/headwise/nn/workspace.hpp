@@ -3,6 +3,7 @@
 
 #include <Eigen/Core>
 #include <memory>
+#include <vector>
 
 #include "headwise/core/heads.hpp"
 #include "headwise/core/view.hpp"
@@ -22,6 +23,7 @@ class Workspace {
 
  private:
   friend class detail::AttentionProjections;
+  friend class MultiHeadAttention;
 
   /// At least `floats` floats of any content.
   float* reserve(Index floats) {
@@ -34,6 +36,7 @@ class Workspace {
 
   std::unique_ptr<float[]> data_;
   Index size_ = 0;
+  std::vector<Index> positions_;  // of a ragged batch's tokens
 };
 
 namespace detail {
@@ -59,22 +62,16 @@ struct Activations {
   View<float> query() const { return view(qk, sequences, heads.num_heads()); }
   View<float> key() const { return view(qk + query_width(), sequences, new_kv_heads); }
   View<float> value() const { return {v, sequences, tokens, new_kv_heads, heads.value_dim()}; }
-  /// `count` tokens from `begin` on, where sequences of any lengths lie one after another as one
-  View<float> key(Index begin, Index count) const {
-    return {qk + begin * qk_width() + query_width(),
+  View<float> query_and_key() const { return view(qk, sequences, heads.num_heads() + new_kv_heads); }
+  /// `count` tokens from row `begin` on, as one sequence
+  View<float> query_and_key(Index begin, Index count) const {
+    const Index num_heads = heads.num_heads() + new_kv_heads;
+    return {qk + begin * qk_width(),
             1,
             count,
-            new_kv_heads,
+            num_heads,
             heads.head_dim(),
             {count * qk_width(), qk_width(), heads.head_dim(), 1}};
-  }
-  View<float> value(Index begin, Index count) const {
-    return {v + begin * value_width(), 1, count, new_kv_heads, heads.value_dim()};
-  }
-  View<float> query_and_key() const { return view(qk, sequences, heads.num_heads() + new_kv_heads); }
-  /// of one sequence
-  View<float> query_and_key(Index b) const {
-    return view(qk + b * tokens * qk_width(), 1, heads.num_heads() + new_kv_heads);
   }
 
  private:
