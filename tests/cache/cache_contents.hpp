@@ -20,31 +20,32 @@ std::vector<T> random_numbers(Index count, unsigned seed) {
   return result;
 }
 
-/// All bytes that a kernel may read: every tile with at least one stored token.
-template <class T>
-std::string tile_bytes_of(const KvCache<T>& cache) {
+/// All bytes that a kernel may read: every tile with at least one token that is kept.
+inline std::string tile_bytes_of(const KvCache<>& cache) {
   std::string bytes;
   for (Index layer = 0; layer < cache.num_layers(); ++layer) {
     const auto tiles = cache.layer(layer);
     const TileFormat format = tiles.format();
-    const auto size = static_cast<std::size_t>(tile_bytes(format.key_storage, format.head_dim, format.value_dim));
     for (Index b = 0; b < tiles.num_sequences(); ++b)
       for (Index g = 0; g < format.num_kv_heads; ++g)
-        for (Index i = 0; i < ceil_div(tiles.num_tokens(b), kTileTokens); ++i)
-          bytes.append(static_cast<const char*>(tiles.tile(b, g, i).keys), size);
+        for_each_tile(tiles.kept(b), [&](Index i) {
+          bytes.append(static_cast<const char*>(tiles.tile(b, g, i).keys), static_cast<std::size_t>(format.bytes()));
+        });
   }
   return bytes;
 }
 
 /// Everything of a cache that must not change when a call fails.
-template <class T>
 struct Snapshot {
   std::string tiles;
   std::vector<Index> counts;
-  explicit Snapshot(const KvCache<T>& cache) : tiles(tile_bytes_of(cache)) {
+  explicit Snapshot(const KvCache<>& cache) : tiles(tile_bytes_of(cache)) {
     for (Index layer = 0; layer < cache.num_layers(); ++layer) {
       counts.push_back(cache.max_tokens(layer));
-      for (Index b = 0; b < cache.num_sequences(); ++b) counts.push_back(cache.num_tokens(layer, b));
+      for (Index b = 0; b < cache.num_sequences(); ++b) {
+        const TokenRange kept = cache.layer(layer).kept(b);
+        counts.insert(counts.end(), {kept.sinks, kept.begin, kept.end, cache.num_tokens(layer, b)});
+      }
     }
     counts.push_back(cache.bytes());
   }

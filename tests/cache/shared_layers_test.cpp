@@ -139,7 +139,7 @@ TEST(SharedLayers, MustHaveEqualShapes) {
     return [=] { KvCache<float>(layers, KvSharing::from_sources(sources), 10); };
   };
   expect_error(make({{2, 8}, {1, 8}}, {0, 0}),
-               {"layers[1] (num_kv_heads 1, head_dim 8, value_dim 8)", "layers[0]", "num_kv_heads 2"});
+               {"layers[1] (num_kv_heads 1, head_dim 8, value_dim 8, window 0", "layers[0]", "num_kv_heads 2"});
   expect_error(make({{2, 8}, {2, 8}, {2, 16}}, {0, 1, 1}), {"layers[2]", "head_dim 16", "layers[1]", "head_dim 8"});
   expect_error(make({{2, 8}, {2, 8, 4}}, {0, 0}), {"layers[1]", "value_dim 4", "value_dim 8"});
   expect_error(make({{2, 8}, {2, 8}}, {0, 0, 0}), {"sharing (3 layers)", "shapes (2)"});

@@ -128,7 +128,7 @@ inline void run_plan(const Problem& call, const Plan& plan, Buffer& split_memory
   for (const WorkItem& item : plan.items()) {
     shape.kv_heads = std::max(shape.kv_heads, item.kv_heads);
     shape.rows = std::max(shape.rows, item.rows);
-    shape.depth = std::max(shape.depth, merge_depth(item.segments.count()));
+    shape.depth = std::max(shape.depth, item.segments.depth());
   }
   for_each_item(plan.items(), executor,
                 [&](const WorkItem& item) { walk(call, kernels, item, Workspace(item_memory(), shape), partials); });

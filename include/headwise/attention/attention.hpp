@@ -9,6 +9,7 @@
 #include "headwise/attention/attention_plan.hpp"
 #include "headwise/attention/check.hpp"
 #include "headwise/attention/packed_rows.hpp"
+#include "headwise/cache/kv_blocks.hpp"
 #include "headwise/cache/kv_cache.hpp"
 #include "headwise/cache/kv_rows.hpp"
 #include "headwise/core/heads.hpp"
@@ -48,7 +49,7 @@ class Attention {
   const HeadMap& head_map() const { return map_; }
 
   /// queries  [sequence][token][head][head_dim] of f32, f16 or bf16; ragged (Options::query_offsets): one sequence
-  /// keys     a KvCache of one layer, cache.layer(i), KvRows over the caller's memory, or any TileSource
+  /// keys     a KvCache of one layer, cache.layer(i), KvRows or KvBlocks over the caller's memory, or any TileSource
   /// outputs  a view [sequence][token][head][value_dim] of f32, f16 or bf16, or {view, lse view}; must not overlap inputs
   /// Throws std::invalid_argument, before reading or writing anything, when shapes, options or lengths do not fit.
   template <class Q, class Source, class E = const Serial&>

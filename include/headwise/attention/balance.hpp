@@ -55,11 +55,11 @@ class Balance {
     costs_.clear();
     for (const WorkItem& item : items) {
       const Index step = part_segments(item, part_cost);
-      for (Segments part = item.segments; part.begin < part.end; part.begin += step) {
-        WorkItem short_one = item;
-        short_one.segments = {part.begin, std::min(part.begin + step, part.end)};
-        costs_.push_back(short_one.cost());
-      }
+      item.segments.for_each_part(step, [&](Index begin, Index end) {
+        WorkItem part = item;
+        part.segments = {begin, end};
+        costs_.push_back(part.cost());
+      });
     }
     std::sort(costs_.begin(), costs_.end(), std::greater<>());
     loads_.assign(static_cast<std::size_t>(threads), 0);  // a heap, the least on top

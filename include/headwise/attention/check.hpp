@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
+#include <string>
+
 #include "headwise/attention/problem.hpp"
 #include "headwise/core/heads.hpp"
+#include "headwise/score/interval.hpp"
 
 namespace headwise::detail {
 
@@ -62,6 +66,30 @@ inline void check_offsets(const Options& options, Index sequences, Index tokens)
           ")");
 }
 
+/// Checks that no query of the call sees a token that its source has forgotten.
+inline void check_kept(const CallShape& call) {
+  if (!call.source.kept) return;
+  const Options& options = *call.options;
+  for (Index b = 0; b < call.num_sequences(); ++b) {
+    const Index keys = call.num_keys(b), queries = call.num_queries(b);
+    const TokenRange kept = call.source.kept(call.source.self, b);
+    if (queries == 0 || kept.begin <= kept.sinks) continue;
+    const VisibleKeys visible(options, keys);
+    const Interval first = visible(keys - queries), last = visible(keys - 1);  // together they see all between
+    const Index reached = std::max(first.begin, kept.sinks);
+    if (reached < std::min(last.end, kept.begin))
+      fail("window (", options.window ? std::to_string(*options.window) : "unset", ") of ", queries,
+           " query tokens of sequence ", b, " reaches back to token ", reached, ", but the cache keeps only ",
+           kept.sinks > 0 ? "tokens 0 to " + std::to_string(kept.sinks - 1) + " and " : "", kept.begin, " to ",
+           kept.end - 1, ": use a smaller window, or fewer query tokens at once",
+           visible.sinks() > kept.sinks ? ", and num_sink_tokens of at most " + std::to_string(kept.sinks) : "");
+    const Index sinks = std::min(visible.sinks(), kept.begin);
+    require(last.begin == 0 || sinks <= kept.sinks, "num_sink_tokens (", options.num_sink_tokens,
+            ") must be at most the first tokens that the cache keeps (", kept.sinks, ") of sequence ", b,
+            ", beside those from ", kept.begin, " on");
+  }
+}
+
 /// The head map and the keys and values fit `heads`.
 inline void check_keys(const CallShape& call, const Heads<>& heads) {
   const TileFormat& kv = call.source.format;
@@ -88,6 +116,7 @@ inline void check_options(const CallShape& call, const Heads<>& heads) {
   check_lengths(options.key_lengths, "key_lengths", sequences, "tokens of the keys and values", stored);
   if (call.is_ragged()) check_offsets(options, sequences, call.tokens);
   check_lengths(options.query_lengths, "query_lengths", sequences, "tokens of q", [&](Index) { return call.tokens; });
+  check_kept(call);
 }
 
 /// Throws std::invalid_argument naming the first argument that does not fit `heads` and the other arguments, of what is

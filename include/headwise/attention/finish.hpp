@@ -5,7 +5,7 @@
 #include <cstring>
 #include <limits>
 
-#include "headwise/attention/plan.hpp"
+#include "headwise/attention/row_range.hpp"
 #include "headwise/attention/workspace.hpp"
 #include "headwise/kernel/table.hpp"
 

@@ -6,8 +6,8 @@
 
 #include "headwise/attention/balance.hpp"
 #include "headwise/attention/problem.hpp"
+#include "headwise/attention/row_range.hpp"
 #include "headwise/attention/work_item.hpp"
-#include "headwise/score/interval.hpp"
 
 // Which rows meet which tiles, on which thread. Rows are the queries of one sequence that share a KV head, token-major:
 // row r is query token r / R and head r mod R of the group. None of the choices here changes a bit of the result: rows
@@ -19,42 +19,6 @@ namespace headwise::detail {
 inline constexpr Index kPrefillRows = 96;
 /// The same where tiles are packed on the way, so that more rows share that work.
 inline constexpr Index kPackedPrefillRows = 3 * kPrefillRows;
-
-/// The rows of a work item as queries and their visible keys.
-class RowRange {
- public:
-  RowRange(const CallShape& call, const WorkItem& item)
-      : RowRange(call, item.sequence, call.groups.of(item.sequence, item.kv_head).size(), item.first_row, item.rows) {}
-  RowRange(const CallShape& call, Index sequence, Index group, Index first_row, Index rows)
-      : group_(group),
-        first_row_(first_row),
-        keys_(call.num_keys(sequence)),
-        shift_(keys_ - call.num_queries(sequence)),
-        visible_(*call.options, keys_),
-        first_(visible_(position(0))),
-        last_(visible_(position(rows - 1))) {}
-
-  Index keys() const { return keys_; }
-  Index token(Index row) const { return (first_row_ + row) / group_; }
-  Index head_in_group(Index row) const { return (first_row_ + row) % group_; }
-  Index position(Index row) const { return token(row) + shift_; }
-  Interval visible(Index row) const { return visible_(position(row)); }
-  /// Keys that some row sees (none where empty), and keys that every row sees: intervals move right with the row.
-  Interval some() const { return {first_.begin, std::max(first_.begin, last_.end)}; }
-  Interval all() const { return {last_.begin, first_.end}; }
-
-  /// The segments that hold some visible key.
-  Segments segments() const {
-    const Interval keys = some();
-    if (keys.begin >= keys.end) return {};
-    return {keys.begin / kSegmentTokens, ceil_div(keys.end, kSegmentTokens)};
-  }
-
- private:
-  Index group_, first_row_, keys_, shift_;
-  VisibleKeys visible_;
-  Interval first_, last_;
-};
 
 /// The work items of a call.
 class Plan {
@@ -103,7 +67,7 @@ class Plan {
       for (Index first = 0; first < rows; first += step) {
         const Index count = std::min(step, rows - first);
         const RowRange range(call, b, group, first, count);
-        whole_.push_back({b, g, heads, first, count, range.segments(), range.some()});
+        whole_.push_back({b, g, heads, first, count, range.segments(), range.end(), range.hidden()});
       }
     });
   }
@@ -116,12 +80,11 @@ class Plan {
     }
     const Split own{item.segments, part_segments, partial_rows_, item.kv_heads, item.rows};
     finishes_.push_back({item, own});
-    partial_rows_ += own.num_parts() * own.part_rows();
-    for (Index i = 0; i < own.num_parts(); ++i) {
-      item.segments = own.part(i);
-      item.partial = own.partial_of(i);
+    partial_rows_ += own.for_each_part([&](const Segments& part, Index partial) {
+      item.segments = part;
+      item.partial = partial;
       items_.push_back(item);
-    }
+    });
   }
 
   /// How many adjacent KV heads share a work item. In the caller's memory their rows lie side by side: read together, they

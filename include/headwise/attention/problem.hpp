@@ -2,6 +2,7 @@
 #pragma once
 
 #include "headwise/attention/head_groups.hpp"
+#include "headwise/cache/key_transform.hpp"
 #include "headwise/cache/tile_source.hpp"
 #include "headwise/core/view.hpp"
 #include "headwise/kernel/table.hpp"
@@ -38,15 +39,23 @@ struct SourceRef {
   /// Where the rows lie that packing a tile of a KV head will read.
   AheadArgs (*rows_of_keys)(const void* self, Index sequence, Index kv_head, Index index) = nullptr;
   AheadArgs (*rows_of_values)(const void* self, Index sequence, Index kv_head, Index index) = nullptr;
+  TokenRange (*kept)(const void* self, Index sequence) = nullptr;  // null: every token
+  KeyTransform key_transform = {};
 };
 
 template <TileSource S>
 SourceRef source_ref(const S& source) {
-  return {&source, source.format(), source.num_sequences(),
-          [](const void* self, Index sequence) { return static_cast<const S*>(self)->num_tokens(sequence); },
-          [](const void* self, Index sequence, Index kv_head, Index index) {
-            return static_cast<const S*>(self)->tile(sequence, kv_head, index);
-          }};
+  SourceRef ref{&source, source.format(), source.num_sequences(),
+                [](const void* self, Index sequence) { return static_cast<const S*>(self)->num_tokens(sequence); },
+                [](const void* self, Index sequence, Index kv_head, Index index) {
+                  return static_cast<const S*>(self)->tile(sequence, kv_head, index);
+                }};
+  if constexpr (requires { source.kept(Index{0}); })
+    ref.kept = [](const void* self, Index sequence) -> TokenRange {
+      return static_cast<const S*>(self)->kept(sequence);
+    };
+  if constexpr (requires { source.key_transform(); }) ref.key_transform = source.key_transform();
+  return ref;
 }
 
 /// Which queries meet which keys in a call: what its plan depends on.

@@ -12,7 +12,7 @@
 #include "headwise/attention/finish.hpp"
 #include "headwise/attention/merge.hpp"
 #include "headwise/attention/packed_rows.hpp"
-#include "headwise/attention/plan.hpp"
+#include "headwise/attention/row_range.hpp"
 #include "headwise/attention/workspace.hpp"
 #include "headwise/kernel/table.hpp"
 
@@ -40,17 +40,20 @@ class Walk {
         value_storage_(resident(format_.value_storage)),
         softmax_{nullptr, memory_.lane_sums, memory_.tile_sums, memory_.weights,
                  kernels.operand[static_cast<int>(value_storage_)]},
-        sums_(splits() ? partials.from(item.partial + head * merge_depth(item.segments.count()) * item.rows, value_dim_)
+        sums_(splits() ? partials.from(item.partial + head * item.segments.depth() * item.rows, value_dim_)
                        : memory_.sums),
         merge_(kernels, item.rows, value_dim_) {
     gather_queries();
   }
 
-  /// The tiles of an absolute segment that some row sees.
-  Interval tiles_of(Index segment) const {
-    const Interval keys = range_.some();
-    return {std::max(keys.begin, segment * kSegmentTokens) / kTileTokens,
-            ceil_div(std::min(keys.end, (segment + 1) * kSegmentTokens), kTileTokens)};
+  /// Calls f(tile, opening) for the tiles of an absolute segment that some row sees.
+  template <class F>
+  void for_each_tile(Index segment, F f) const {
+    constexpr Index kTiles = kSegmentTokens / kTileTokens;
+    const Index end = std::min(ceil_div(range_.end(), kTileTokens), (segment + 1) * kTiles);
+    bool opening = true;
+    for (Index tile = segment * kTiles; (tile = range_.visible_tile(tile)) < end; ++tile, opening = false)
+      f(tile, opening);
   }
 
   /// Starts the sum of a segment.
@@ -80,10 +83,7 @@ class Walk {
   static constexpr float kLog2e = 1.4426950408889634f;
   /// The storage whose kernels meet the rows: f32 for a tile that is widened first.
   Storage resident(Storage storage) const { return widens(storage) ? Storage::f32 : storage; }
-  bool widens(Storage storage) const {
-    return storage != Storage::f32 && kernels_.operand[static_cast<int>(storage)] == Operand::f32 &&
-           item_.rows >= kernels_.widen_rows;
-  }
+  bool widens(Storage storage) const { return item_.rows >= kernels_.widen_rows[static_cast<int>(storage)]; }
 
   void gather_queries() const {
     const ConstArray& q = call_.queries;
@@ -95,11 +95,17 @@ class Walk {
       const auto [sequence, token] = call_.place_of(item_.sequence, range_.token(r));
       const Index head = heads[range_.head_in_group(r)];
       const void* row = q.row(sequence, token, head);
-      if (q.strides.dim != 1 && q.dim > 1) {
+      Storage storage = q.storage;
+      if (call_.source.key_transform.any()) {
+        for (Index d = 0; d < q.dim; ++d) memory_.dense_row[d] = load_element(row, q.storage, d * q.strides.dim);
+        call_.source.key_transform.to_query(kv_head_, q.dim, memory_.dense_row);
+        row = memory_.dense_row;
+        storage = Storage::f32;
+      } else if (q.strides.dim != 1 && q.dim > 1) {
         gather_row(q, sequence, token, head, memory_.dense_row);
         row = memory_.dense_row;
       }
-      kernels_.prepare_row(row, q.storage, q.dim, head_dim_, factor, operand,
+      kernels_.prepare_row(row, storage, q.dim, head_dim_, factor, operand,
                            static_cast<char*>(memory_.queries) + r * head_dim_ * size_of(operand));
     }
   }
@@ -108,7 +114,7 @@ class Walk {
 
   /// scores → transform → mask → softmax → weighted sum
   void sum_tile(Index tile, bool opening, const SoftmaxState& state, float* output) const {
-    const Index first = tile * kTileTokens, end = std::min(range_.some().end - first, kTileTokens);
+    const Index first = tile * kTileTokens;
     const SourceRef& source = call_.source;
     const bool packs = !source.tile;
     TilePointers stored{};
@@ -116,10 +122,10 @@ class Walk {
       stored.keys = source.pack_keys(source.self, item_.sequence, kv_head_, tile, range_.keys(), memory_.packed);
     else
       stored = source.tile(source.self, item_.sequence, kv_head_, tile);
-    const Interval all = range_.all();
-    const bool whole = first >= all.begin && first + kTileTokens <= all.end;
+    const bool whole = range_.all_see(first, first + kTileTokens);
     if (!whole)
       for (Index r = 0; r < item_.rows; ++r) memory_.ends[r] = in_tile(r, first).end;
+    const Index end = whole ? kTileTokens : memory_.ends[item_.rows - 1];  // they never fall
     const ScoreArgs args{memory_.queries,
                          widened_keys(stored.keys),
                          memory_.scores,
@@ -180,7 +186,7 @@ class Walk {
       if (!at_streams_pace()) return {tile.values, 0};
       const bool last = kv_head_ + 1 == item_.kv_head + item_.kv_heads;
       return call_.source.rows_of_keys(call_.source.self, item_.sequence, last ? item_.kv_head : kv_head_ + 1,
-                                       last ? index + 1 : index);
+                                       last ? range_.visible_tile(index + 1) : index);
     }
     if (at_streams_pace()) return {static_cast<const char*>(tile.values) + kAheadBytes, value_bytes_};
     return {static_cast<const char*>(tile.values) + value_bytes_, key_bytes_};
@@ -211,38 +217,51 @@ class Walk {
   /// Hidden scores become −inf, whatever they were.
   void mask(Index first) const {
     for (Index r = 0; r < item_.rows; ++r) {
-      const Interval keys = in_tile(r, first);
+      const TileKeys keys = in_tile(r, first);
       float* scores = memory_.scores + r * kTileTokens;
-      std::fill(scores, scores + keys.begin, -std::numeric_limits<float>::infinity());
+      std::fill(scores + keys.sinks, scores + keys.begin, -std::numeric_limits<float>::infinity());
       std::fill(scores + keys.end, scores + kTileTokens, -std::numeric_limits<float>::infinity());
     }
   }
 
-  Interval in_tile(Index row, Index first) const {
+  /// The tokens of a tile that a row sees: [0, sinks) and [begin, end), each 0 … 64, sinks ≤ begin ≤ end.
+  struct TileKeys {
+    Index sinks, begin, end;
+    bool holds(Index t) const { return t < sinks || (t >= begin && t < end); }
+  };
+  TileKeys in_tile(Index row, Index first) const {
     const Interval keys = range_.visible(row);
-    const Index begin = std::clamp<Index>(keys.begin - first, 0, kTileTokens);
-    return {begin, std::clamp<Index>(keys.end - first, begin, kTileTokens)};
+    const Index sinks = keys.begin > 0 ? std::clamp<Index>(range_.sinks() - first, 0, kTileTokens) : 0;
+    // only sinks of all rows: `ends` may stop behind them
+    if (sinks > 0 && range_.is_gap(first + sinks, first + kTileTokens)) return {sinks, sinks, sinks};
+    const Index begin = std::clamp<Index>(keys.begin - first, sinks, kTileTokens);
+    return {sinks, begin, std::clamp<Index>(keys.end - first, begin, kTileTokens)};
   }
 
   /// Whether the tile holds infinities or NaN while some row does not see all of its stored tokens: 0 · NaN is NaN.
   bool hides_poison(Index first, const void* values) const {
     const Index stored = std::min(call_.source.num_tokens(call_.source.self, item_.sequence), first + kTileTokens);
-    const Interval all = range_.all();
-    if (first >= all.begin && stored <= all.end) return false;
+    if (range_.all_see(first, stored)) return false;
     return !kernels_.all_finite[static_cast<int>(format_.value_storage)](values, format_.value_dim);
   }
 
-  /// The weighted sum, row by row, each over a copy of the values that holds what the row sees and zeros.
+  /// The weighted sum, row by row, each over a copy of the values that holds what the row sees and zeros; in f32, which
+  /// gives the same bits, where that is what weights are.
   void sum_values_apart(Index first, const void* values, float* output) const {
-    const Index bytes = size_of(value_storage_);
+    const Storage storage = softmax_.operand == Operand::f32 ? Storage::f32 : value_storage_;
+    if (storage != value_storage_) {
+      kernels_.widen_values[static_cast<int>(value_storage_)](values, format_.value_dim, memory_.wide_values);
+      values = memory_.wide_values;
+    }
+    const Index bytes = size_of(storage);
     for (Index r = 0; r < item_.rows; ++r) {
-      const Interval keys = in_tile(r, first);
-      std::memcpy(memory_.values_copy, values, static_cast<std::size_t>(value_tile_bytes(value_storage_, value_dim_)));
+      const TileKeys keys = in_tile(r, first);
+      std::memcpy(memory_.values_copy, values, static_cast<std::size_t>(value_tile_bytes(storage, value_dim_)));
       for (Index t = 0; t < kTileTokens; ++t)
-        for (Index d = 0; d < value_dim_ && (t < keys.begin || t >= keys.end); ++d)
-          std::memset(static_cast<char*>(memory_.values_copy) + value_index(value_storage_, value_dim_, t, d) * bytes,
-                      0, static_cast<std::size_t>(bytes));
-      kernels_.weighted_sum[static_cast<int>(value_storage_)](
+        for (Index d = 0; d < value_dim_ && !keys.holds(t); ++d)
+          std::memset(static_cast<char*>(memory_.values_copy) + value_index(storage, value_dim_, t, d) * bytes, 0,
+                      static_cast<std::size_t>(bytes));
+      kernels_.weighted_sum[static_cast<int>(storage)](
           {static_cast<char*>(memory_.weights) + r * kTileTokens * size_of(softmax_.operand),
            memory_.values_copy,
            output + r * value_dim_,
@@ -281,11 +300,12 @@ inline void walk(const Problem& call, const TileKernels& kernels, const WorkItem
   Index segment = item.segments.begin;
   do {  // once where nothing is visible, over no tiles
     for (auto& head : heads) head.begin();
-    const Interval tiles = heads.front().tiles_of(segment);
-    for (Index tile = tiles.begin; tile < tiles.end; ++tile)
-      for (auto& head : heads) head.visit(tile, tile == tiles.begin);
+    heads.front().for_each_tile(segment, [&](Index tile, bool opening) {
+      for (auto& head : heads) head.visit(tile, opening);
+    });
     for (auto& head : heads) head.end(segment);
-  } while (++segment < item.segments.end);
+    segment = item.segments.next(segment);
+  } while (segment < item.segments.end);
   for (auto& head : heads) head.close();
 }
 

@@ -27,9 +27,25 @@ constexpr Index merge_depth(Index segments) {
   return std::max<Index>(1, 2 * static_cast<Index>(std::bit_width(static_cast<std::uint64_t>(segments))) - 1);
 }
 
+/// Segments [begin, end) but those of a gap, which lies between its ends: what nobody sees between sinks and windows.
 struct Segments {
   Index begin = 0, end = 0;
-  Index count() const { return end - begin; }
+  Interval gap{};
+
+  Index count() const { return end - begin - (gap.end - gap.begin); }
+  Index next(Index segment) const { return segment + 1 == gap.begin ? gap.end : segment + 1; }
+  /// Partial sums alive while all are summed.
+  Index depth() const {
+    return gap.end == 0 ? merge_depth(count()) : merge_depth(gap.begin) + merge_depth(end - gap.end);
+  }
+  /// Calls f(begin, end) for parts of up to `step` segments, none across the gap.
+  template <class F>
+  void for_each_part(Index step, F f) const {
+    for (Index first = begin, last; first < end; first = next(last - 1)) {
+      last = std::min(first + step, first < gap.begin ? gap.begin : end);
+      f(first, last);
+    }
+  }
 };
 
 /// Rows [first_row, first_row + rows) of each of a sequence's KV heads [kv_head, kv_head + kv_heads) against the segments
@@ -37,14 +53,16 @@ struct Segments {
 struct WorkItem {
   Index sequence, kv_head, kv_heads, first_row, rows;
   Segments segments;
-  Interval keys;       // that some row sees
+  Index end;           // of the keys that some row sees
+  Interval hidden;     // those before it that none sees
   Index partial = -1;  // where the item's partial sums start, in rows; −1: it finishes its rows itself
 
   /// About how long it takes, in keys met by one row. To read a tile takes as long as to meet it with some rows.
   Index cost() const {
-    const Index begin = std::max(keys.begin, segments.begin * kSegmentTokens),
-                end = std::min(keys.end, segments.end * kSegmentTokens);
-    return kv_heads * (rows + kRowsOfReading) * (std::max(begin, end) - begin + 1);
+    const Interval all{segments.begin * kSegmentTokens, std::min(end, segments.end * kSegmentTokens)};
+    const Index unseen = std::min(all.end, hidden.end) - std::max(all.begin, hidden.begin);
+    return kv_heads * (rows + kRowsOfReading) *
+           (std::max<Index>(0, all.end - all.begin - std::max<Index>(0, unseen)) + 1);
   }
 
  private:
@@ -52,30 +70,33 @@ struct WorkItem {
 };
 
 /// The parts of `part_segments` segments each that a work item became, and where each leaves its partial sums, one for
-/// each block that its segments merge to: parts[part][KV head][merge_depth(part)][rows].
+/// each block that its segments merge to: [part][KV head][depth of the part][rows].
 struct Split {
   Segments segments;
   Index part_segments = 1, partial = 0, kv_heads = 1, rows = 0;
 
-  Index part_rows() const { return kv_heads * merge_depth(part_segments) * rows; }
-  Index num_parts() const { return ceil_div(segments.count(), part_segments); }
-  Segments part(Index i) const {
-    const Index begin = segments.begin + i * part_segments;
-    return {begin, std::min(begin + part_segments, segments.end)};
+  /// Calls f(segments, where its partial sums start) for each part; returns the rows of partial sums of all.
+  template <class F>
+  Index for_each_part(F f) const {
+    Index at = partial;
+    segments.for_each_part(part_segments, [&](Index begin, Index end) {
+      const Segments part{begin, end};
+      f(part, at);
+      at += kv_heads * part.depth() * rows;
+    });
+    return at - partial;
   }
-  Index partial_of(Index part) const { return partial + part * part_rows(); }
 
   /// f(first segment, segments, where it starts in rows) for each partial sum of a KV head, in the order of the keys.
   template <class F>
   void for_each_block(Index head, F f) const {
-    for (Index i = 0; i < num_parts(); ++i) {
-      const auto [begin, end] = part(i);
-      Index row = partial_of(i) + head * merge_depth(end - begin) * rows;
-      for_each_aligned(begin, end, [&](Index first, Index size) {
+    for_each_part([&](const Segments& part, Index at) {
+      Index row = at + head * part.depth() * rows;
+      for_each_aligned(part.begin, part.end, [&](Index first, Index size) {
         f(first, size, row);
         row += rows;
       });
-    }
+    });
   }
 
   /// f(begin, size) for the blocks that segments [begin, end) merge to.

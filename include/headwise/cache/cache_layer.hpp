@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "headwise/cache/cache_options.hpp"
 #include "headwise/cache/layer_tiles.hpp"
 #include "headwise/cache/tile_source.hpp"
 #include "headwise/core/tile_layout.hpp"
 
 namespace headwise {
 
-template <class K, class V>
+template <CacheStorage K, CacheStorage V>
 class KvCache;
 
 /// One layer of a KvCache as a source of tiles. Refers to the cache, which must outlive it; appends show through it.
@@ -20,9 +21,13 @@ class CacheLayer {
     const std::byte* keys = tiles_->tile(sequence, kv_head, index);
     return {keys, keys + tiles_->format().key_bytes()};
   }
+  /// What was done to the keys, and is to be done to queries.
+  KeyTransform key_transform() const { return tiles_->key_transform(); }
+  /// Which tokens are still there.
+  TokenRange kept(Index sequence) const { return tiles_->kept(sequence); }
 
  private:
-  template <class K, class V>
+  template <CacheStorage K, CacheStorage V>
   friend class KvCache;
   explicit CacheLayer(const detail::LayerTiles& tiles) : tiles_(&tiles) {}
 

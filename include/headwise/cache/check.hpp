@@ -1,15 +1,25 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cmath>
+#include <concepts>
+#include <optional>
+#include <span>
+
+#include "headwise/cache/cache_options.hpp"
 #include "headwise/cache/layer_tiles.hpp"
 #include "headwise/core/error.hpp"
 #include "headwise/core/heads.hpp"
 #include "headwise/core/kv_sharing.hpp"
 #include "headwise/core/view.hpp"
+#include "headwise/position/rope.hpp"
 
 // What the functions of a KvCache ask of their arguments. Each throws std::invalid_argument that names the argument.
 
 namespace headwise::detail {
+
+/// Most tokens of a sequence.
+inline constexpr Index kMaxTokens = Index{1} << 48;
 
 inline void check_shape(std::size_t i, const LayerShape& shape) {
   constexpr Index kMaxKvHeads = Index{1} << 20;
@@ -19,6 +29,49 @@ inline void check_shape(std::size_t i, const LayerShape& shape) {
           ") must be 1 to ", kMaxHeadDim);
   require(shape.value_dim >= 0 && shape.value_dim <= kMaxHeadDim, "layers[", i, "].value_dim (", shape.value_dim,
           ") must be 0 (head_dim) to ", kMaxHeadDim);
+  require(shape.window >= 0 && shape.window <= kMaxTokens, "layers[", i, "].window (", shape.window,
+          ") must be 0 (all tokens) to ", kMaxTokens);
+  require(shape.num_sink_tokens >= 0 && shape.num_sink_tokens <= kMaxTokens, "layers[", i, "].num_sink_tokens (",
+          shape.num_sink_tokens, ") must be 0 to ", kMaxTokens);
+  require(shape.num_sink_tokens == 0 || shape.window > 0, "layers[", i, "].num_sink_tokens (", shape.num_sink_tokens,
+          ") must be 0 where window is 0: such a layer keeps every token");
+}
+
+inline void check_options(const CacheOptions& options, std::span<const LayerShape> layers, const KvSharing& sharing) {
+  require(options.num_sequences >= 1, "num_sequences (", options.num_sequences, ") must be at least 1");
+  require(options.max_append >= 1 && options.max_append <= kMaxTokens, "max_append (", options.max_append,
+          ") must be 1 to ", kMaxTokens);
+  const auto& scales = options.key_channel_scales;
+  require(scales.empty() || scales.size() == layers.size(), "key_channel_scales (", scales.size(),
+          ") must be none or one per layer (", layers.size(), ")");
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    require(!options.key_norms || layers[i].window == 0, "key_norms (true) must be false where layers[", i,
+            "].window is not 0 (", layers[i].window, "): a ring forgets keys");
+    if (scales.empty() || scales[i].empty()) continue;
+    const Index layer = static_cast<Index>(i), size = layers[i].num_kv_heads * layers[i].head_dim;
+    require(sharing.is_producer(layer), "key_channel_scales[", i, "] (", scales[i].size(),
+            " factors) must be empty: layer ", i, " reads the keys of layer ", sharing.source(layer));
+    require(std::ssize(scales[i]) == size, "key_channel_scales[", i, "] (", scales[i].size(),
+            " factors) must hold num_kv_heads x head_dim (", size, ")");
+    for (std::size_t c = 0; c < scales[i].size(); ++c)
+      require(std::isnormal(scales[i][c]) && scales[i][c] > 0, "key_channel_scales[", i, "][", c, "] (", scales[i][c],
+              ") must be above 0 and finite");
+  }
+}
+
+/// The storage type that a cache of this type, or else its options, says.
+template <CacheStorage T>
+Storage storage_of_cache(const char* name, std::optional<Storage> option) {
+  if constexpr (std::same_as<T, AnyStorage>) {
+    require(option.has_value(), name, " (unset) of CacheOptions must be given for a cache whose type leaves it open");
+    require(static_cast<int>(*option) < kStorages, name, " (",
+            static_cast<int>(*option), ") must be a storage type");
+    return *option;
+  } else {
+    require(!option || *option == Stored<T>::storage, name, " (", name_of(option.value_or(Storage::f32)), ") must be ",
+            name_of(Stored<T>::storage), ", the compile-time type");
+    return Stored<T>::storage;
+  }
 }
 
 inline void check_kv_head(const LayerTiles& tiles, Index kv_head) {
@@ -34,8 +87,59 @@ inline void check_rows(const char* name, const ConstArray& rows, Index sequences
   require(rows.dim == dim, "dim (", rows.dim, ") of ", name, " must be ", dim);
 }
 
+inline void check_append_to_ring(const LayerTiles& tiles, Index layer, Index tokens) {
+  require(!tiles.is_ring() || tokens <= tiles.options().max_append, "tokens (", tokens,
+          ") to append must be at most max_append (", tiles.options().max_append, ") of CacheOptions: layer ", layer,
+          " is a ring that has room for so many beside its window");
+}
+
+inline void check_out(const char* dim_name, std::size_t size, Index count, Index dim) {
+  require(static_cast<Index>(size) == count * dim, "out (", size, " floats) must hold ", count == 1 ? "" : "count x ",
+          dim_name, " (", count * dim, ") floats");
+}
+
 inline void check_kept(Index tokens, Index stored) {
   require(tokens >= 0 && tokens <= stored, "tokens (", tokens, ") to keep must be 0 to the tokens stored (", stored,
+          ")");
+}
+inline void check_truncate(const LayerTiles& tiles, Index layer, Index sequence, Index tokens) {
+  const TokenRange& kept = tiles.kept(sequence);
+  require(tokens >= kept.end || tiles.can_truncate(sequence, tokens), "tokens (", tokens, ") to keep must leave layer ",
+          layer, " the ", tiles.options().window, " before them, but of sequence ", sequence,
+          " it has forgotten tokens ", kept.sinks, " to ", kept.begin - 1);
+}
+
+/// That tokens [first, last) of a sequence are stored.
+inline void check_token_range(const LayerTiles& tiles, Index layer, Index sequence, Index first, Index last) {
+  require(first >= 0 && first <= last, "first (", first, ") must be 0 to last (", last, ")");
+  require(last <= tiles.num_tokens(sequence), "last (", last, ") must be at most the ", tiles.num_tokens(sequence),
+          " tokens that layer ", layer, " has stored of sequence ", sequence);
+}
+/// That none of them was forgotten.
+inline void check_held(const LayerTiles& tiles, Index sequence, Index first, Index last) {
+  const TokenRange& kept = tiles.kept(sequence);
+  require(kept.begin == 0 || first == last || last <= kept.sinks || first >= kept.begin, "tokens ", first, " to ",
+          last - 1, " of sequence ", sequence, " must not have been forgotten: kept are the first ", kept.sinks,
+          " and ", kept.begin, " to ", kept.end - 1);
+}
+
+/// That a layer's keys can be moved by `distance` tokens.
+inline void check_rope(const Rope* rope, const LayerTiles& tiles, Index layer, Index distance) {
+  if (!rope) return;
+  require(rope->head_dim() == tiles.format().head_dim, "head_dim (", rope->head_dim(), ") of the Rope of layer ", layer,
+          " must be that of the layer (", tiles.format().head_dim, ")");
+  rope->turn_between(distance);  // refuses what cannot move keys
+}
+
+/// offsets [sequence + 1] of packed rows: those of sequence b are rows offsets[b] … offsets[b + 1] − 1.
+inline void check_offsets(std::span<const Index> offsets, Index num_sequences, Index rows) {
+  require(std::ssize(offsets) == num_sequences + 1, "offsets (", offsets.size(),
+          ") must be one more than num_sequences (", num_sequences, ")");
+  require(offsets.front() == 0, "offsets[0] (", offsets.front(), ") must be 0");
+  for (std::size_t b = 1; b < offsets.size(); ++b)
+    require(offsets[b] >= offsets[b - 1], "offsets[", b, "] (", offsets[b], ") must be at least offsets[", b - 1, "] (",
+            offsets[b - 1], ")");
+  require(offsets.back() == rows, "offsets[", num_sequences, "] (", offsets.back(), ") must be the tokens of k (", rows,
           ")");
 }
 
@@ -47,9 +151,10 @@ inline void check_shared_shapes(std::span<const LayerShape> layers, const KvShar
     const LayerShape &have = layers[static_cast<std::size_t>(l)],
                      &want = layers[static_cast<std::size_t>(sharing.source(l))];
     require(have == want, "layers[", l, "] (num_kv_heads ", have.num_kv_heads, ", head_dim ", have.head_dim,
-            ", value_dim ", have.value_dim, ") reads the keys and values of layers[", sharing.source(l),
-            "] and must have its num_kv_heads ", want.num_kv_heads, ", head_dim ", want.head_dim, ", value_dim ",
-            want.value_dim);
+            ", value_dim ", have.value_dim, ", window ", have.window, ", num_sink_tokens ", have.num_sink_tokens,
+            ") reads the keys and values of layers[", sharing.source(l), "] and must have its num_kv_heads ",
+            want.num_kv_heads, ", head_dim ", want.head_dim, ", value_dim ", want.value_dim, ", window ", want.window,
+            ", num_sink_tokens ", want.num_sink_tokens);
   }
 }
 

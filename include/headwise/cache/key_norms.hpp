@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <memory>
 
+#include "headwise/cache/key_transform.hpp"
 #include "headwise/cache/tile_codec.hpp"
 #include "headwise/core/index.hpp"
 #include "headwise/core/tile_layout.hpp"
@@ -23,6 +24,17 @@ inline double row_square(const float* row, Index dim) {
   for (Index i = 0; d + i < dim; ++i) sums[i] += static_cast<double>(row[d + i]) * static_cast<double>(row[d + i]);
   return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
 }
+
+/// Reads keys of a storage as they were appended, up to rounding: without their transform.
+struct KeyReader {
+  const TileFormat& format;
+  KeyTransform transform;
+
+  void read(Index kv_head, const std::byte* tile, Index slot, float* out) const {
+    read_stored_key(format, tile, slot, out);
+    transform.from_key(kv_head, format.head_dim, out);
+  }
+};
 
 /// The sum of |k_t|² over the stored tokens of each KV head, added in token order, and what it was before each tile, so
 /// that truncating adds at most 63 tokens anew and gives the bits of never having appended. One place per slot, as the
@@ -43,18 +55,23 @@ class KeyNorms {
   double sum(Index slot, Index kv_head) const { return *at(slot, kv_head); }
 
   /// Adds the keys that were stored in `count` slots from `slot` on of tile `index`.
-  void append(const TileFormat& format, Index place, Index kv_head, Index index, const std::byte* tile, Index slot,
+  void append(const KeyReader& keys, Index place, Index kv_head, Index index, const std::byte* tile, Index slot,
               Index count) {
     double* const sums = at(place, kv_head);
     if (slot == 0) sums[1 + index] = sums[0];
-    add(sums[0], format, tile, slot, count);
+    add(sums[0], keys, kv_head, tile, slot, count);
   }
 
   /// Keeps the first `tokens`, fewer than are stored. `tile` is the one that token `tokens` lies in.
-  void truncate(const TileFormat& format, Index place, Index kv_head, Index tokens, const std::byte* tile) {
+  void truncate(const KeyReader& keys, Index place, Index kv_head, Index tokens, const std::byte* tile) {
     double* const sums = at(place, kv_head);
     sums[0] = sums[1 + tokens / kTileTokens];
-    add(sums[0], format, tile, 0, tokens % kTileTokens);
+    add(sums[0], keys, kv_head, tile, 0, tokens % kTileTokens);
+  }
+
+  /// Forgets the sums of a slot.
+  void clear(Index place) {
+    for (Index g = 0; g < num_kv_heads_; ++g) *at(place, g) = 0.0;
   }
 
   /// Slot `to` becomes slot `from` of another, or of this; `tiles` of it are begun.
@@ -63,11 +80,11 @@ class KeyNorms {
   }
 
  private:
-  static void add(double& sum, const TileFormat& format, const std::byte* tile, Index slot, Index count) {
+  static void add(double& sum, const KeyReader& keys, Index kv_head, const std::byte* tile, Index slot, Index count) {
     float row[kMaxHeadDim];
     for (Index t = slot; t < slot + count; ++t) {
-      read_stored_key(format, tile, t, row);
-      sum += row_square(row, format.head_dim);
+      keys.read(kv_head, tile, t, row);
+      sum += row_square(row, keys.format.head_dim);
     }
   }
   double* at(Index slot, Index kv_head) const { return sums_.get() + (slot * num_kv_heads_ + kv_head) * stride_; }

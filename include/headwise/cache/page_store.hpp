@@ -25,11 +25,9 @@ struct WriteRange {
 /// at the same time, since pool and index have a lock. What is written goes only into pages that one table alone holds.
 class PageStore {
  public:
-  PageStore(std::span<const TileFormat> formats, Index num_pages, Index page_tokens)
-      : page_tokens_(page_tokens), pages_(num_pages, page_tokens) {
-    tiles_.reserve(formats.size());
-    for (const TileFormat& format : formats) tiles_.emplace_back(format, num_pages, page_tokens);
-  }
+  /// `tiles` [storage], of num_pages pages each.
+  PageStore(std::vector<PageTiles> tiles, Index num_pages, Index page_tokens)
+      : page_tokens_(page_tokens), tiles_(std::move(tiles)), pages_(num_pages, page_tokens) {}
 
   Index page_tokens() const { return page_tokens_; }
   Index num_storages() const { return std::ssize(tiles_); }
@@ -125,11 +123,12 @@ class PageStore {
   }
 
   /// `child`, which is empty, becomes a table of the longest chain of pages in the index that holds the first of `tokens`.
-  void match(std::span<const std::int32_t> tokens, std::uint64_t salt, PageTable& child) {
-    const auto whole = static_cast<std::size_t>(std::ssize(tokens) / page_tokens_ * page_tokens_);
-    make_room(child, std::ssize(tokens) / page_tokens_);
+  /// At least the last `leave` tokens are left out.
+  void match(std::span<const std::int32_t> tokens, Index leave, std::uint64_t salt, PageTable& child) {
+    const Index most = std::max(Index{0}, std::ssize(tokens) - leave) / page_tokens_;
+    make_room(child, most);
     const std::lock_guard lock(mutex_);
-    pages_.match(tokens.first(whole), salt, child.pages);
+    pages_.match(tokens, most, salt, child.pages);
     std::fill(child.tokens.begin(), child.tokens.end(), child.num_pages() * page_tokens_);
   }
 
@@ -156,6 +155,27 @@ class PageStore {
     }
     return i * page_tokens_;
   }
+  /// Page i becomes page to[i]; `held` of them, and no others, come to be below `held`: the rest is free. No table is
+  /// changed. Alone on all threads.
+  void rename(const std::vector<PageId>& to, PageId held) {
+    std::vector<PageId> target = to;  // of what is in place i
+    for (PageId i = 0; i < static_cast<PageId>(std::ssize(to)); ++i)
+      while (target[static_cast<std::size_t>(i)] < held && target[static_cast<std::size_t>(i)] != i) {
+        const PageId j = target[static_cast<std::size_t>(i)];
+        const bool is_free = target[static_cast<std::size_t>(j)] >= held;
+        for (PageTiles& tiles : tiles_) is_free ? tiles.copy(i, j) : tiles.swap(i, j);
+        std::swap(target[static_cast<std::size_t>(i)], target[static_cast<std::size_t>(j)]);
+      }
+    const std::lock_guard lock(mutex_);
+    pages_.rename(to);
+  }
+
+  /// At least doubles, so that tables do not move each time a page is added.
+  static void make_room(PageTable& table, Index pages) {
+    const auto size = static_cast<std::size_t>(pages);
+    if (table.pages.capacity() < size) table.pages.reserve(std::max(size, 2 * table.pages.capacity()));
+  }
+
   /// Takes all pages out of the index.
   void clear_index() noexcept {
     const std::lock_guard lock(mutex_);
@@ -163,12 +183,6 @@ class PageStore {
   }
 
  private:
-  /// At least doubles, so that pages are not moved each time one is added.
-  static void make_room(PageTable& table, Index pages) {
-    const auto size = static_cast<std::size_t>(pages);
-    if (table.pages.capacity() < size) table.pages.reserve(std::max(size, 2 * table.pages.capacity()));
-  }
-
   /// The pages of the table that the range lies in: [first, last).
   Index first_page(const WriteRange& range) const { return range.begin / page_tokens_; }
   Index last_page(const WriteRange& range) const { return std::min(range.table->num_pages(), pages_of(range.end)); }

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 #include "headwise/cache/page_pool.hpp"
 #include "headwise/cache/tile_codec.hpp"
@@ -17,8 +19,13 @@ namespace headwise::detail {
 class PageTiles {
  public:
   /// Throws std::invalid_argument where its bytes do not fit in 63 bits, std::bad_alloc where they are not to be had.
-  PageTiles(const TileFormat& format, Index num_pages, Index page_tokens)
-      : format_(format), tile_bytes_(format.bytes()), tiles_per_page_(page_tokens / kTileTokens) {
+  PageTiles(const TileFormat& format, Index num_pages, Index page_tokens, std::vector<float> channel_scales,
+            bool hadamard)
+      : format_(format),
+        tile_bytes_(format.bytes()),
+        tiles_per_page_(page_tokens / kTileTokens),
+        channel_scales_(std::move(channel_scales)),
+        hadamard_(hadamard) {
     Index bytes = tile_bytes_;
     const bool fits = !__builtin_mul_overflow(bytes, tiles_per_page_, &bytes) &&
                       !__builtin_mul_overflow(bytes, format.num_kv_heads, &bytes) &&
@@ -29,7 +36,7 @@ class PageTiles {
   }
 
   const TileFormat& format() const { return format_; }
-  Index bytes() const { return memory_.bytes(); }
+  KeyTransform key_transform() const { return {channel_scales_.empty() ? nullptr : channel_scales_.data(), hadamard_}; }
   Index page_bytes() const { return format_.num_kv_heads * tiles_per_page_ * tile_bytes_; }
   Index tiles_per_page() const { return tiles_per_page_; }
 
@@ -48,6 +55,10 @@ class PageTiles {
   /// Whether two pages that are full hold the same bits.
   bool equal(PageId a, PageId b) const {
     return std::memcmp(tile(a, 0, 0), tile(b, 0, 0), static_cast<std::size_t>(page_bytes())) == 0;
+  }
+  /// A whole page to another.
+  void copy(PageId from, PageId to) {
+    std::memcpy(tile(to, 0, 0), tile(from, 0, 0), static_cast<std::size_t>(page_bytes()));
   }
   void swap(PageId a, PageId b) { std::swap_ranges(tile(a, 0, 0), tile(a, 0, 0) + page_bytes(), tile(b, 0, 0)); }
 
@@ -78,6 +89,8 @@ class PageTiles {
 
   TileFormat format_;
   Index tile_bytes_, tiles_per_page_;
+  std::vector<float> channel_scales_;  // [kv_head][head_dim]; empty: none
+  bool hadamard_;
   TileMemory memory_;
 };
 

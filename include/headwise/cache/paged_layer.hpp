@@ -4,13 +4,15 @@
 #include <algorithm>
 #include <span>
 
+#include "headwise/cache/cache_options.hpp"
 #include "headwise/cache/page_store.hpp"
 #include "headwise/cache/sequence_slots.hpp"
 #include "headwise/cache/tile_source.hpp"
 
 namespace headwise {
 
-class AnyPagedCache;
+template <CacheStorage K, CacheStorage V>
+class PagedCache;
 
 /// One layer of some sequences of a PagedCache as a source of tiles: sequence b is ids[b]. Refers to the cache and to the
 /// caller's ids, which must outlive it; appends show through it.
@@ -24,6 +26,8 @@ class PagedLayer {
     const std::byte* const keys = tiles_->tile(table(sequence).page(index / per_page), kv_head, index % per_page);
     return {keys, keys + tiles_->format().key_bytes()};
   }
+  /// What was done to the keys, and is to be done to queries.
+  KeyTransform key_transform() const { return tiles_->key_transform(); }
   /// Leading tokens that two sequences hold in the very same tiles; a multiple of 64.
   Index shared_tokens(Index a, Index b) const {
     const detail::PageTable &x = table(a), &y = table(b);
@@ -34,7 +38,8 @@ class PagedLayer {
   }
 
  private:
-  friend class AnyPagedCache;
+  template <CacheStorage K, CacheStorage V>
+  friend class PagedCache;
   PagedLayer(const detail::PageTiles& tiles, const detail::SequenceSlots& sequences, std::size_t storage,
              std::span<const SequenceId> ids)
       : tiles_(&tiles), sequences_(&sequences), storage_(storage), ids_(ids) {}

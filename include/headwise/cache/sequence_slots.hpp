@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <sstream>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "headwise/cache/page_table.hpp"
@@ -88,6 +90,10 @@ class SequenceSlots {
     require(cache == this, "sequence ", id.number(), " (of another cache) must be one of this PagedCache");
     require(slot(id.number()).generation.load(std::memory_order_relaxed) == SequenceIdAccess::generation(id),
             "sequence ", id.number(), " (released) must be one in use");
+  }
+  bool contains(const SequenceId& id) const {
+    return SequenceIdAccess::cache(id) == this &&
+           slot(id.number()).generation.load(std::memory_order_relaxed) == SequenceIdAccess::generation(id);
   }
   /// The pages of a sequence; checked.
   PageTable& at(const SequenceId& id) {

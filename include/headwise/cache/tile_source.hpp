@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <concepts>
 
 #include "headwise/core/index.hpp"
@@ -14,13 +15,23 @@ struct TilePointers {
   const void* values;
 };
 
-/// Tokens of a sequence that a cache still holds: [0, sinks) and [begin, end). Those between were forgotten.
+/// What a source still has of a sequence of `end` tokens: [0, sinks) and [begin, end). Those between were forgotten; none
+/// were where begin <= sinks.
 struct TokenRange {
   Index sinks = 0;
   Index begin = 0;
   Index end = 0;
   friend bool operator==(const TokenRange&, const TokenRange&) = default;
 };
+
+/// f(index) for each tile that holds a token of the range, ascending.
+template <class F>
+void for_each_tile(const TokenRange& range, F f) {
+  const Index sink_tiles = ceil_div(range.sinks, kTileTokens);
+  const Index end = range.begin < range.end ? ceil_div(range.end, kTileTokens) : 0;
+  for (Index i = 0; i < sink_tiles; ++i) f(i);
+  for (Index i = std::max(sink_tiles, range.begin / kTileTokens); i < end; ++i) f(i);
+}
 
 /// The one question every cache answers: where is tile `index` of this KV head of this sequence? Tile i holds tokens
 /// 64·i … 64·i + 63. The contract:
@@ -30,7 +41,9 @@ struct TokenRange {
 ///
 /// A source may say more, where it has these members:
 ///   key_transform()      → KeyTransform: what was done to keys before they were stored, and is to be done to queries
-///   kept(sequence)       → TokenRange: which tokens are still there; all of them otherwise
+///   kept(sequence)       → TokenRange: which tokens are still there, its end num_tokens(sequence); all of them otherwise.
+///                          Tiles with at least one kept token are asked for; all elements of those are readable, and what
+///                          was forgotten in them may be anything. A call that would see a forgotten token is an error.
 ///   shared_tokens(a, b)  → Index: how many leading tokens two sequences hold in the very same tiles, a multiple of 64
 template <class S>
 concept TileSource = requires(const S& source, Index i) {

@@ -5,6 +5,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "headwise/core/quantize.hpp"
 #include "headwise/core/storage.hpp"
 #include "headwise/core/tile_layout.hpp"
 #include "headwise/kernel/table.hpp"

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string_view>
 
 #include "headwise/core/index.hpp"
@@ -26,8 +27,15 @@ inline constexpr Index kMaxLanes = 16;
 enum class Operand : std::uint8_t { f32, bf16_pair };
 constexpr Index size_of(Operand operand) { return operand == Operand::f32 ? 4 : 2; }
 
+/// `widen_rows` of a storage type whose kernels take any number of rows.
+inline constexpr Index kNeverWiden = std::numeric_limits<Index>::max();
+
 /// Up to so many rows walk K and V at the pace of memory: each line is met once, or twice within a few kilobytes.
 inline constexpr Index kStreamRows = 8;
+
+/// A head's rows lie far apart, where no prefetcher of the hardware finds them: packing asks for each this many rows
+/// ahead. A whole tile ahead is too far: at strides of a power of two the rows fall into few sets of the cache.
+inline constexpr Index kRowsAhead = 16;
 
 /// Memory that will be needed soon: a kernel brings it into L2 line by line between its own steps, so that arithmetic and
 /// memory overlap. A hint; any address will do.
@@ -35,6 +43,8 @@ struct AheadArgs {
   const void* begin;
   Index bytes;                      // in a row; or, where there is a stride,
   Index row_bytes = 0, stride = 0;  // a tile's rows of up to 512 bytes each, `stride` bytes apart
+  /// Rows 0, 16, 32 and 48 of those: behind each, 16 are asked for.
+  const char* rows[kTileTokens / kBlockTokens] = {};
 };
 
 /// Rows that meet one K tile.
@@ -91,9 +101,9 @@ struct ProductArgs {
 /// C++. All functions take 64-bit sizes, write only what they name and never allocate or throw.
 struct TileKernels {
   Isa isa;
-  /// From this many rows on, tiles of bf16 and f16 that meet f32 rows are widened first; `scores` and `weighted_sum` of
-  /// those types are for fewer rows.
-  Index widen_rows;
+  /// From this many rows on, a tile of the storage type is widened to f32 first: `scores` and `weighted_sum` of that type
+  /// are for fewer rows, and null where it is 1. A type with another operand than f32 is never widened.
+  Index widen_rows[kStorages];
   /// How rows are kept for keys or values of each storage type.
   Operand operand[kStorages];
 
@@ -118,13 +128,15 @@ struct TileKernels {
   /// to[d] = to[d]·a + from[d]·b over `count` (a multiple of 16) floats: two partial outputs become one.
   void (*blend)(float* to, float a, const float* from, float b, Index count);
 
-  /// A K or V tile as f32, for many rows on an ISA that widens: same layout rules, same bits as widening on the fly.
+  /// A K or V tile as f32, each number exactly as it reads (core/quantize.hpp): same layout rules, same bits of scores and
+  /// sums as by the type's own kernels on f32 rows.
   void (*widen_keys[kStorages])(const void* tile, Index head_dim, float* out);
   void (*widen_values[kStorages])(const void* tile, Index value_dim, float* out);
 
-  /// `tokens` rows (1 … 64, dense in dim, `stride` bytes apart) of a storage type to a tile of it; the rest is zeroed.
-  void (*pack_keys[kStorages])(const void* rows, Index stride, Index tokens, Index head_dim, void* tile);
-  void (*pack_values[kStorages])(const void* rows, Index stride, Index tokens, Index value_dim, void* tile);
+  /// `tokens` rows (1 … 64, each dense in dim, anywhere) of a storage type of arrays to a tile of it; the rest is zeroed. Behind
+  /// them `rows` names kRowsAhead more, any addresses: those are asked for, not read.
+  void (*pack_keys[kStorages])(const char* const* rows, Index tokens, Index head_dim, void* tile);
+  void (*pack_values[kStorages])(const char* const* rows, Index tokens, Index value_dim, void* tile);
   /// Whether a V tile (value_dim padded) holds neither infinity nor NaN.
   bool (*all_finite[kStorages])(const void* values, Index value_dim);
 

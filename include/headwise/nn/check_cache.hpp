@@ -13,7 +13,9 @@ namespace headwise::nn::detail {
 template <class Cache>
 void check_shape(const Cache& cache, Index layer, const LayerShape& want) {
   const LayerShape have = cache.layer_shape(layer);
-  require(have == want, "layer ", layer, " of the cache (num_kv_heads ", have.num_kv_heads, ", head_dim ",
+  const bool fits = have.num_kv_heads == want.num_kv_heads && have.head_dim == want.head_dim &&
+                    have.value_dim == want.value_dim;  // a ring or not
+  require(fits, "layer ", layer, " of the cache (num_kv_heads ", have.num_kv_heads, ", head_dim ",
           have.head_dim, ", value_dim ", have.value_dim, ") must have num_kv_heads ", want.num_kv_heads, ", head_dim ",
           want.head_dim, ", value_dim ", want.value_dim);
 }

@@ -56,6 +56,14 @@ HEADWISE_INLINE F pin(F v) {
   asm("" : "+v"(v));
   return v;
 }
+template <int E>
+HEADWISE_INLINE F byte_to_float(I v) {
+  // one shuffle: to the low byte of its lane, zeros above
+  constexpr int z = 0x80, order = E | z << 8 | z << 16 | z << 24;
+  const __m512i lanes = _mm512_set4_epi32(order + 12, order + 8, order + 4, order);
+  return (F)_mm512_maskz_cvtepi32_ps(0xffff, _mm512_shuffle_epi8((__m512i)v, lanes));
+}
+HEADWISE_INLINE I look_up(I table, I index) { return (I)_mm512_shuffle_epi8((__m512i)table, (__m512i)index); }
 HEADWISE_INLINE F load_f16(const void* p) {
   return (F)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(static_cast<const __m256i*>(p)));
 }

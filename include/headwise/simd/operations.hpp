@@ -11,6 +11,9 @@
 //   load(p) store(p, v)            kLanes floats, unaligned
 //   load_bits(p)                   kLanes 32-bit words, unaligned
 //   load_f16(p)                    kLanes binary16 → F            store_f16(p, v)   rounds to nearest even
+//   byte_to_float<E>(v)            byte E of every lane of v: 0 … 255
+//   look_up(table, index)          per byte of index: 0 where its high bit is set, else entry index mod 16 of the table of
+//                                  16 bytes that every 16 bytes of `table` are
 //   splat(x) zero()                all lanes x, 0
 //   fma(a, b, c)                   a·b + c; one rounding, except on the baseline (no FMA there): two
 //   accumulate(acc, a, b)          acc + a·b, as fma; meant to stay in acc's register
@@ -27,7 +30,7 @@
 //   kScoreVectors                  vectors of tokens per pass for up to kSmallRows rows
 //   kScoreBigRows, kScoreBigVectors  the register tile of prefill
 //   kSumAccumulators               accumulators of a weighted sum of up to kSmallRows rows
-//   kWidenRows                     from this many rows on, tiles of bf16 and f16 are widened to f32 first (8 rows of bf16 on
+//   kWidenRows                     from this many rows on, tiles of narrow types are widened to f32 first (8 rows of bf16 on
 //                                  AVX-512: 70 % of the roofline in registers, 52 % a tile at a time); 1 or kStreamRows + 1
 //   kSumBigRows                    rows of the weighted sum's register tile of prefill, by two vectors
 //

@@ -1,0 +1,479 @@
+// SPDX-License-Identifier: MIT
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <random>
+#include <string>
+
+#include "headwise/cache/paged_cache.hpp"
+#include "tests/cache/paged_model.hpp"
+
+namespace headwise {
+namespace {
+
+using testing::expect_counts;
+using testing::expect_sequence;
+using testing::expect_token;
+using testing::keys_of;
+using testing::ModelSequence;
+using testing::ModelToken;
+using testing::PackedTokens;
+using testing::values_of;
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+/// A PagedCache and vectors of rows, on which the same operations are done.
+class Twins {
+ public:
+  Twins(AnyPagedCache& cache, unsigned seed) : cache_(cache), random_(seed) {
+    for (Index l = 0; l < cache.num_layers(); ++l)
+      if (cache.sharing().is_producer(l)) {
+        producers_.push_back(l);
+        ropes_.emplace_back(cache.layer_shape(l).head_dim);
+      }
+  }
+
+  /// One operation of `kind`, after which what it touched is looked at. Counts in `done` how it went.
+  void step() {
+    struct Kind {
+      const char* name;
+      int weight;
+      void (Twins::*run)();
+    };
+    static constexpr Kind kKinds[] = {
+        {"create", 6, &Twins::create},
+        {"fork", 8, &Twins::fork},
+        {"release", 14, &Twins::release},
+        {"append", 24, &Twins::append},
+        {"append to one layer", 6, &Twins::append_to_layer},
+        {"append_ragged", 10, &Twins::append_ragged},
+        {"reserve", 4, &Twins::reserve},
+        {"truncate", 10, &Twins::truncate},
+        {"truncate one layer", 3, &Twins::truncate_layer},
+        {"clear", 1, &Twins::clear},
+        {"evict", 5, &Twins::evict},
+        {"copy_range", 4, &Twins::copy_range},
+        {"reorder", 4, &Twins::reorder},
+        {"register_prefix", 8, &Twins::register_prefix},
+        {"match_prefix", 8, &Twins::match_prefix},
+        {"restore", 3, &Twins::restore},
+        {"defragment", 1, &Twins::defragment},
+    };
+    int total = 0;
+    for (const Kind& kind : kKinds) total += kind.weight;
+    int choice = static_cast<int>(below(total));
+    const Kind* kind = kKinds;
+    while (choice >= kind->weight) choice -= (kind++)->weight;
+    remember();
+    touched_.clear();
+    try {
+      (this->*kind->run)();
+      ++done[kind->name];
+    } catch (const OutOfPages& error) {
+      ++done[std::string(kind->name) + ": out of pages"];
+      EXPECT_GT(error.wanted(), error.available());
+      EXPECT_EQ(error.available(), before_.free + before_.cached);
+      EXPECT_EQ(cache_.pages(), before_);
+      EXPECT_EQ(all_lengths(), lengths_before_);
+      for (std::size_t i = 0; i < live_.size(); ++i) touched_.push_back(i);
+    } catch (const OutOfSequences&) {
+      ++done[std::string(kind->name) + ": out of sequences"];
+      EXPECT_EQ(std::ssize(live_), cache_.max_sequences());
+      EXPECT_EQ(cache_.pages(), before_);
+    }
+    for (const std::size_t i : touched_) look_at(live_[i]);
+  }
+
+  /// Compares everything.
+  void check() {
+    ASSERT_EQ(cache_.num_sequences(), std::ssize(live_));
+    for (const Live& sequence : live_) expect_sequence(cache_, sequence.id, sequence.tokens);
+    expect_counts(cache_);
+  }
+  void release_all() {
+    while (!live_.empty()) release();
+  }
+
+  std::map<std::string, Index> done;
+
+ private:
+  struct Live {
+    SequenceId id;
+    ModelSequence tokens;
+    std::vector<std::int32_t> text;  // of the tokens; as long as the longest layer has ever been told
+    Index intact = 0;                // tokens that follow from the text alone
+  };
+
+  /// What must not have changed if the next call fails.
+  void remember() {
+    before_ = cache_.pages();
+    lengths_before_ = all_lengths();
+  }
+  Index below(Index n) { return static_cast<Index>(random_() % static_cast<std::uint64_t>(n)); }
+  bool one_in(Index n) { return below(n) == 0; }
+  std::size_t any() { return static_cast<std::size_t>(below(std::ssize(live_))); }
+  static std::size_t index(Index i) { return static_cast<std::size_t>(i); }
+  std::vector<Index> all_lengths() const {
+    std::vector<Index> result;
+    for (const Live& s : live_)
+      for (const Index l : producers_) result.push_back(cache_.num_tokens(l, s.id));
+    return result;
+  }
+  static Index least(const Live& s) {
+    Index result = std::ssize(s.tokens[0]);
+    for (const auto& tokens : s.tokens) result = std::min(result, std::ssize(tokens));
+    return result;
+  }
+  static Index most(const Live& s) {
+    Index result = 0;
+    for (const auto& tokens : s.tokens) result = std::max(result, std::ssize(tokens));
+    return result;
+  }
+
+  /// A token is a function of storage, position and text; some are NaN or infinite.
+  ModelToken token_of(std::size_t storage, Index position, std::int32_t text) const {
+    const LayerShape shape = cache_.layer_shape(producers_[storage]);
+    ModelToken token;
+    auto state = static_cast<std::uint32_t>(position * 7919 + text * 104729 + static_cast<Index>(storage) * 31 + 1);
+    const auto next = [&] {
+      state = state * 1664525u + 1013904223u;
+      return static_cast<float>(static_cast<int>(state >> 24) - 128) / 16;  // exact in every 16-bit type
+    };
+    for (Index i = 0; i < shape.num_kv_heads * shape.head_dim; ++i) token.key.push_back(next());
+    for (Index i = 0; i < shape.num_kv_heads * shape.value_dim; ++i) token.value.push_back(next());
+    if (text == 7) token.key.back() = token.value.back() = kNan;
+    return token;
+  }
+  /// Pages of text repeat, so that prefixes do.
+  std::int32_t text_at(Index position) {
+    if (one_in(40)) return 7;
+    return static_cast<std::int32_t>(position / 64 * 3 + (one_in(150) ? below(5) : 1));
+  }
+
+  PackedTokens add_text(Live& s, std::size_t storage, Index count, std::vector<ModelToken>& tokens) {
+    PackedTokens packed;
+    for (Index i = 0; i < count; ++i) {
+      const Index position = std::ssize(s.tokens[storage]) + i;
+      while (std::ssize(s.text) <= position) s.text.push_back(text_at(std::ssize(s.text)));
+      tokens.push_back(token_of(storage, position, s.text[index(position)]));
+      packed.add(tokens.back());
+    }
+    return packed;
+  }
+  void append_to(std::size_t which, std::size_t storage, Index count) {
+    Live& s = live_[which];
+    std::vector<ModelToken> tokens;
+    const PackedTokens packed = add_text(s, storage, count, tokens);
+    const LayerShape shape = cache_.layer_shape(producers_[storage]);
+    remember();
+    cache_.append(producers_[storage], s.id, keys_of(packed, shape), values_of(packed, shape));
+    s.tokens[storage].insert(s.tokens[storage].end(), tokens.begin(), tokens.end());
+  }
+
+  Index some_tokens() { return one_in(3) ? 1 : one_in(4) ? below(150) : below(20); }
+
+  void add(SequenceId id, const Live& like) {
+    live_.push_back(like);
+    live_.back().id = id;
+    touched_.push_back(live_.size() - 1);
+  }
+  Live empty() const { return {SequenceId(), ModelSequence(producers_.size()), {}, kWhole}; }
+
+  void create() { add(cache_.create(), empty()); }
+  void fork() {
+    if (live_.empty()) return;
+    const std::size_t parent = any();
+    const SequenceId id = cache_.fork(live_[parent].id);
+    touched_.push_back(parent);
+    add(id, Live(live_[parent]));
+  }
+  void release() {
+    if (live_.empty()) return;
+    const std::size_t i = any();
+    cache_.release(live_[i].id);
+    EXPECT_FALSE(cache_.contains(live_[i].id));
+    std::swap(live_[i], live_.back());
+    live_.pop_back();
+  }
+  void append() {
+    if (live_.empty()) return;
+    const std::size_t i = any();
+    const Index count = some_tokens();
+    touched_.push_back(i);
+    for (std::size_t s = 0; s < producers_.size(); ++s) append_to(i, s, count);
+  }
+  void append_to_layer() {
+    if (live_.empty()) return;
+    const std::size_t i = any();
+    touched_.push_back(i);
+    append_to(i, static_cast<std::size_t>(below(std::ssize(producers_))), below(30));
+  }
+  void append_ragged() {
+    if (live_.empty()) return;
+    std::vector<std::size_t> chosen;
+    for (std::size_t i = 0; i < live_.size(); ++i)
+      if (one_in(2)) chosen.push_back(i);
+    std::vector<SequenceId> ids;
+    std::vector<Index> counts;
+    for (const std::size_t i : chosen) {
+      ids.push_back(live_[i].id);
+      counts.push_back(one_in(4) ? 0 : some_tokens());
+      touched_.push_back(i);
+    }
+    for (std::size_t s = 0; s < producers_.size(); ++s) {
+      std::vector<Index> offsets{0};
+      PackedTokens all;
+      std::vector<std::vector<ModelToken>> tokens(chosen.size());
+      for (std::size_t b = 0; b < chosen.size(); ++b) {
+        offsets.push_back(offsets.back() + counts[b]);
+        const PackedTokens packed = add_text(live_[chosen[b]], s, counts[b], tokens[b]);
+        all.keys.insert(all.keys.end(), packed.keys.begin(), packed.keys.end());
+        all.values.insert(all.values.end(), packed.values.begin(), packed.values.end());
+      }
+      const LayerShape shape = cache_.layer_shape(producers_[s]);
+      remember();
+      cache_.append_ragged(producers_[s], ids, offsets, keys_of(all, shape), values_of(all, shape));
+      for (std::size_t b = 0; b < chosen.size(); ++b) {
+        auto& stored = live_[chosen[b]].tokens[s];
+        stored.insert(stored.end(), tokens[b].begin(), tokens[b].end());
+      }
+    }
+  }
+  /// After a reservation no append can want pages.
+  void reserve() {
+    if (live_.empty()) return;
+    const std::size_t i = any();
+    const Index count = below(100);
+    touched_.push_back(i);
+    cache_.reserve(live_[i].id, count);
+    const PageCounts before = cache_.pages();
+    if (one_in(2))
+      for (std::size_t s = 0; s < producers_.size(); ++s) append_to(i, s, count);
+    EXPECT_EQ(cache_.pages(), before);
+  }
+  void cut(Live& s, std::size_t storage, Index tokens) {
+    if (std::ssize(s.tokens[storage]) > tokens) s.tokens[storage].resize(index(tokens));
+  }
+  /// What is behind the tokens of the longest layer has no text any more.
+  void forget_text(Live& s) {
+    s.text.resize(std::min(s.text.size(), index(most(s))));
+    if (most(s) <= s.intact) s.intact = kWhole;
+  }
+  void truncate() {
+    if (live_.empty()) return;
+    const std::size_t i = any();
+    const Index length = most(live_[i]), tokens = one_in(2) ? length - std::min(length, below(5)) : below(length + 1);
+    touched_.push_back(i);
+    cache_.truncate(live_[i].id, tokens);
+    for (std::size_t s = 0; s < producers_.size(); ++s) cut(live_[i], s, tokens);
+    forget_text(live_[i]);
+  }
+  void truncate_layer() {
+    if (live_.empty()) return;
+    const std::size_t i = any(), s = static_cast<std::size_t>(below(std::ssize(producers_)));
+    const Index tokens = below(std::ssize(live_[i].tokens[s]) + 1);
+    touched_.push_back(i);
+    cache_.truncate(producers_[s], live_[i].id, tokens);
+    cut(live_[i], s, tokens);
+    forget_text(live_[i]);
+  }
+  void clear() {
+    if (live_.empty()) return;
+    const std::size_t i = any();
+    cache_.clear(live_[i].id);
+    EXPECT_EQ(cache_.num_pages(live_[i].id), 0);
+    live_[i].tokens = ModelSequence(producers_.size());
+    forget_text(live_[i]);
+  }
+  void turn(std::size_t storage, ModelToken& token, Index distance) const {
+    const LayerShape shape = cache_.layer_shape(producers_[storage]);
+    const RopeTurn turn = ropes_[storage].turn_between(distance);
+    for (Index g = 0; g < shape.num_kv_heads; ++g) ropes_[storage].apply(turn, token.key.data() + g * shape.head_dim);
+  }
+  /// The ropes of all layers: [layer].
+  std::vector<const Rope*> layer_ropes() const {
+    std::vector<const Rope*> result(index(cache_.num_layers()));
+    for (std::size_t s = 0; s < producers_.size(); ++s) result[index(producers_[s])] = &ropes_[s];
+    return result;
+  }
+  void evict() {
+    if (live_.empty()) return;
+    const std::size_t i = any();
+    Live& s = live_[i];
+    Index first = below(least(s) + 1), last = first + below(least(s) - first + 1);
+    if (one_in(3)) {
+      first = first / cache_.page_tokens() * cache_.page_tokens();
+      last = last / cache_.page_tokens() * cache_.page_tokens();
+      last = std::max(first, last);
+    }
+    const bool turns = one_in(2);
+    touched_.push_back(i);
+    const auto ropes = layer_ropes();
+    cache_.evict(s.id, first, last, turns ? LayerRopes(ropes) : LayerRopes());
+    if (first == last) return;
+    for (std::size_t storage = 0; storage < producers_.size(); ++storage) {
+      auto& tokens = s.tokens[storage];
+      tokens.erase(tokens.begin() + first, tokens.begin() + last);
+      for (auto token = tokens.begin() + first; turns && token != tokens.end(); ++token)
+        turn(storage, *token, first - last);
+    }
+    s.text.erase(s.text.begin() + first, s.text.begin() + last);
+    s.intact = std::min(s.intact, first);
+    forget_text(s);
+  }
+  void copy_range() {
+    if (live_.empty()) return;
+    const std::size_t from = any(), to = any();
+    const Index first = below(least(live_[from]) + 1), last = first + below(least(live_[from]) - first + 1);
+    const bool turns = one_in(2);
+    touched_ = {from, to};
+    const auto ropes = layer_ropes();
+    cache_.copy_range(live_[from].id, first, last, live_[to].id, turns ? LayerRopes(ropes) : LayerRopes());
+    if (first == last) return;
+    Live& s = live_[to];
+    s.intact = std::min(s.intact, least(s));
+    for (std::size_t storage = 0; storage < producers_.size(); ++storage) {
+      const std::vector<ModelToken> source(live_[from].tokens[storage].begin() + first,
+                                           live_[from].tokens[storage].begin() + last);
+      const Index distance = std::ssize(s.tokens[storage]) - first;
+      for (ModelToken token : source) {
+        if (turns) turn(storage, token, distance);
+        s.tokens[storage].push_back(std::move(token));
+      }
+    }
+    s.text.resize(index(most(s)), -1);
+  }
+  void reorder() {
+    std::vector<SequenceId> ids;
+    std::vector<std::size_t> chosen;
+    for (std::size_t i = 0; i < live_.size(); ++i)
+      if (one_in(2)) {
+        chosen.push_back(i);
+        ids.push_back(live_[i].id);
+      }
+    std::vector<Index> parents;
+    for (std::size_t b = 0; b < chosen.size(); ++b) parents.push_back(below(std::ssize(chosen)));
+    cache_.reorder(ids, parents);
+    const std::vector<Live> before = live_;
+    for (std::size_t b = 0; b < chosen.size(); ++b) {
+      live_[chosen[b]] = before[chosen[index(parents[b])]];
+      live_[chosen[b]].id = ids[b];
+      touched_.push_back(chosen[b]);
+    }
+  }
+  void register_prefix() {
+    if (live_.empty()) return;
+    const std::size_t i = any();
+    Live& s = live_[i];
+    const Index tokens = std::min(least(s), s.intact);
+    const Index entered = cache_.register_prefix(s.id, std::span(s.text).first(index(tokens)));
+    EXPECT_LE(entered, tokens);
+    EXPECT_EQ(entered % cache_.page_tokens(), 0);
+    EXPECT_EQ(entered, tokens / cache_.page_tokens() * cache_.page_tokens());
+    touched_.push_back(i);
+  }
+  void match_prefix() {
+    Live fresh = empty();
+    const Index length = below(260);
+    if (!live_.empty() && one_in(2)) fresh.text = live_[any()].text;
+    std::replace(fresh.text.begin(), fresh.text.end(), -1, 1);
+    while (std::ssize(fresh.text) < length) fresh.text.push_back(text_at(std::ssize(fresh.text)));
+    const SequenceId id = cache_.match_prefix(fresh.text);
+    const Index found = cache_.num_tokens(0, id);
+    EXPECT_LE(found, std::max(Index{0}, std::ssize(fresh.text) - 1));
+    if (found > 0) ++done["match_prefix: found"];
+    for (std::size_t s = 0; s < producers_.size(); ++s)
+      for (Index t = 0; t < found; ++t) fresh.tokens[s].push_back(token_of(s, t, fresh.text[index(t)]));
+    fresh.text.resize(index(found));
+    add(id, fresh);
+  }
+  /// One sequence becomes another, through its tiles.
+  void restore() {
+    if (live_.size() < 2) return;
+    const std::size_t from = any(), to = any();
+    if (from == to) return;
+    const SequenceId ids[] = {live_[from].id, live_[to].id};
+    auto store = cache_.store(ids);
+    std::vector<TokenRange> ranges;
+    std::map<std::array<Index, 3>, std::vector<std::byte>> tiles;
+    for (Index s = 0; s < store.num_storages(); ++s) {
+      ranges.push_back(store.kept(s, 0));
+      const Index bytes = store.storage_format(s).bytes();
+      for (Index g = 0; g < store.storage_format(s).num_kv_heads; ++g)
+        for_each_tile(ranges.back(), [&](Index i) {
+          const std::byte* const tile = store.stored_tile(s, 0, g, i);
+          tiles[{s, g, i}].assign(tile, tile + bytes);
+        });
+    }
+    touched_ = {from, to};
+    store.restore_sequence(1, ranges, [&](Index s, Index g, Index i, std::byte* tile) {
+      const auto& bytes = tiles.at({s, g, i});
+      std::copy(bytes.begin(), bytes.end(), tile);
+    });
+    const SequenceId id = live_[to].id;
+    live_[to] = live_[from];
+    live_[to].id = id;
+  }
+  void defragment() {
+    cache_.defragment();
+    for (std::size_t i = 0; i < live_.size(); ++i) touched_.push_back(i);
+    EXPECT_EQ(cache_.defragment(), 0);
+  }
+
+  /// Some tokens of a sequence, those at its end among them.
+  void look_at(const Live& s) {
+    for (std::size_t storage = 0; storage < producers_.size(); ++storage) {
+      const auto& tokens = s.tokens[storage];
+      const Index layer = producers_[storage], count = std::ssize(tokens);
+      ASSERT_EQ(cache_.num_tokens(layer, s.id), count);
+      const Index from = count == 0 ? 0 : below(count);
+      for (Index t = from; t < std::min(count, from + 4); ++t) expect_token(cache_, layer, s.id, t, tokens[index(t)]);
+      for (Index t = std::max(Index{0}, count - 2); t < count; ++t)
+        expect_token(cache_, layer, s.id, t, tokens[index(t)]);
+    }
+  }
+
+  static constexpr Index kWhole = std::numeric_limits<Index>::max();
+  AnyPagedCache& cache_;
+  std::mt19937_64 random_;
+  std::vector<Index> producers_;
+  std::vector<Rope> ropes_;  // [producer]
+  std::vector<Live> live_;
+  std::vector<std::size_t> touched_;
+  PageCounts before_;
+  std::vector<Index> lengths_before_;  // [sequence][producer]
+};
+
+const LayerShape kLayers[] = {{2, 6, 3}, {1, 4, 2}, {2, 6, 3}};
+const Index kSources[] = {0, 1, 0};
+
+void run(AnyPagedCache& cache, Index operations, unsigned seed) {
+  Twins twins(cache, seed);
+  for (Index i = 0; i < operations; ++i) {
+    twins.step();
+    if (i % 500 == 0) twins.check();
+    ASSERT_FALSE(::testing::Test::HasFailure()) << "operation " << i;
+  }
+  twins.check();
+  twins.release_all();
+  EXPECT_EQ(cache.pages().used, 0);
+  EXPECT_EQ(cache.pages().shared, 0);
+  cache.clear_prefixes();
+  EXPECT_EQ(cache.pages().free, cache.num_pages());
+  for (const auto& [name, count] : twins.done) std::printf("%8td  %s\n", count, name.c_str());
+  EXPECT_GT(twins.done["match_prefix: found"], 0);
+}
+
+TEST(PagedRandom, HundredThousandOperationsGiveWhatVectorsOfRowsGive) {
+  PagedCache<float, bf16> cache(kLayers, KvSharing::from_sources(kSources), 24, {.max_sequences = 8});
+  run(cache, 100000, 1);
+}
+
+TEST(PagedRandom, PagesOfTwoTilesGiveWhatVectorsOfRowsGive) {
+  PagedCache<float, f16> cache(kLayers, KvSharing::from_sources(kSources), 12,
+                               {.page_tokens = 128, .max_sequences = 9});
+  run(cache, 20000, 2);
+}
+
+}  // namespace
+}  // namespace headwise
