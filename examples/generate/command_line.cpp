@@ -42,10 +42,11 @@ std::optional<CommandLine> read_command_line(int argc, char** argv, int& exit_co
       ->check(CLI::Range(Index{0}, Index{4096}))
       ->capture_default_str();
   const auto storages = llama::cache_storages();
-  std::string cache = "f32";
-  app.add_option("--cache", cache, "how keys and values are stored")
+  std::string keys = "f32", values;
+  app.add_option("--cache", keys, "how keys and values are stored")
       ->check(CLI::IsMember(storages))
       ->capture_default_str();
+  app.add_option("--cache-values", values, "how values are stored, where not as keys")->check(CLI::IsMember(storages));
   app.add_option("--chunk", line.chunk, "prompt tokens read at a time; 0: all at once")
       ->check(CLI::Range(Index{0}, most))
       ->capture_default_str();
@@ -69,7 +70,8 @@ std::optional<CommandLine> read_command_line(int argc, char** argv, int& exit_co
     exit_code = app.exit(error);
     return std::nullopt;
   }
-  line.cache = storages.at(cache);
+  line.cache = storages.at(keys);
+  line.cache_values = values.empty() ? line.cache : storages.at(values);
   if (file->count() > 0) {
     const llama::MappedFile text(prompt_file);
     line.prompt.assign(reinterpret_cast<const char*>(text.bytes().data()), text.bytes().size());

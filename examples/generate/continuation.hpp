@@ -41,12 +41,13 @@ struct DraftFigures {
   }
 };
 
-/// One text being continued, with keys and values stored as T.
-template <class T>
+/// One text being continued.
 class Continuation {
  public:
-  Continuation(const llama::Model& model, Index max_tokens, headwise::ExecutorRef executor)
-      : model_(model), executor_(executor), cache_(model.make_cache<T>(max_tokens)) {}
+  Continuation(const llama::Model& model, Index max_tokens, const CommandLine& line, headwise::ExecutorRef executor)
+      : model_(model),
+        executor_(executor),
+        cache_(model.make_cache(max_tokens, {.key_storage = line.cache, .value_storage = line.cache_values})) {}
 
   /// Reads the prompt `chunk` tokens at a time (0: all at once).
   void read_prompt(std::span<const TokenId> prompt, Index chunk) {
@@ -127,7 +128,7 @@ class Continuation {
 
   const llama::Model& model_;
   headwise::ExecutorRef executor_;
-  headwise::KvCache<T> cache_;
+  headwise::KvCache<> cache_;
   llama::Model::Scratch scratch_;
   llama::Matrix hidden_;       // final states of the last call's tokens that are still of use
   std::vector<TokenId> text_;  // the prompt and what follows it

@@ -12,7 +12,6 @@
 #include "command_line.hpp"
 #include "continuation.hpp"
 #include "llama/file/model_file.hpp"
-#include "llama/model/cache_storage.hpp"
 #include "llama/model/model.hpp"
 #include "llama/text/tokenizer.hpp"
 
@@ -41,7 +40,6 @@ std::string kv_heads_text(const ModelShape& shape) {
                                    : std::to_string(least.count) + " to " + std::to_string(most.count);
 }
 
-template <class T>
 void run(const CommandLine& line, const Gguf& file, const Tokenizer& tokenizer, headwise::ThreadPool& pool) {
   // what the user got wrong is found before the weights are read
   Sampler sampler(line.sampler);
@@ -61,12 +59,13 @@ void run(const CommandLine& line, const Gguf& file, const Tokenizer& tokenizer, 
   if (model.vocabulary_size() != tokenizer.vocabulary_size())
     file.fail("tensor 'token_embd.weight' has " + std::to_string(model.vocabulary_size()) +
               " rows and must have one for each of the " + std::to_string(tokenizer.vocabulary_size()) + " tokens");
-  Continuation<T> text(model, std::min(context, count + line.tokens), pool);
+  Continuation text(model, std::min(context, count + line.tokens), line, pool);
   std::fprintf(stderr, "model: %td layers of %td query heads and %s KV heads of %td; %td threads, %s\n",
                shape.num_layers, shape.num_heads, kv_heads_text(shape).c_str(), shape.head_dim, pool.concurrency(),
                std::string(headwise::name_of(headwise::current_isa())).c_str());
+  const std::string keys(headwise::name_of(line.cache)), values(headwise::name_of(line.cache_values));
   std::fprintf(stderr, "KV cache: %td bytes per token (%s)\n", text.kv_bytes_per_token(),
-               std::string(headwise::name_of(line.cache)).c_str());
+               (keys == values ? keys : keys + " keys, " + values + " values").c_str());
   if (line.print_ids) print_ids("prompt", prompt.ids);
   text.read_prompt(prompt.ids, line.chunk);
   const auto tokens = text.continue_text(tokenizer, line, sampler);
@@ -81,7 +80,7 @@ int run(int argc, char** argv) {
   const Gguf file(source.bytes(), line->model);
   const Tokenizer tokenizer(file);
   headwise::ThreadPool pool(line->threads);
-  llama::with_cache_type(line->cache, [&]<class T>(std::type_identity<T>) { run<T>(*line, file, tokenizer, pool); });
+  run(*line, file, tokenizer, pool);
   return 0;
 }
 

@@ -30,10 +30,12 @@ std::optional<CommandLine> read_command_line(int argc, char** argv, int& exit_co
   app.add_option("--page-tokens", line.page_tokens, "tokens of a page; a multiple of 64")
       ->check(CLI::Range(Index{64}, Index{1} << 20))
       ->capture_default_str();
-  app.add_option("--cache", "how keys and values are stored")
-      ->check(CLI::IsMember(llama::cache_storages()))
-      ->default_str("f32")
-      ->each([&](const std::string& name) { line.cache = llama::cache_storages().at(name); });
+  const auto storages = llama::cache_storages();
+  std::string keys = "f32", values;
+  app.add_option("--cache", keys, "how keys and values are stored")
+      ->check(CLI::IsMember(storages))
+      ->capture_default_str();
+  app.add_option("--cache-values", values, "how values are stored, where not as keys")->check(CLI::IsMember(storages));
   app.add_flag("--no-prefix-cache{false}", line.prefix_cache,
                "read every prompt whole, even where its beginning was read");
   app.add_option("--max-batch", line.max_batch, "sequences at once at most")
@@ -70,6 +72,8 @@ std::optional<CommandLine> read_command_line(int argc, char** argv, int& exit_co
     exit_code = app.exit(error);
     return std::nullopt;
   }
+  line.cache = storages.at(keys);
+  line.cache_values = values.empty() ? line.cache : storages.at(values);
   return line;
 }
 

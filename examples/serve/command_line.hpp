@@ -28,7 +28,7 @@ struct CommandLine {
   bool prefix_cache = true;
   bool ignore_eos = false;
   bool special = false;
-  headwise::Storage cache = headwise::Storage::f32;
+  headwise::Storage cache = headwise::Storage::f32, cache_values = headwise::Storage::f32;
   generate::SamplerOptions sampling{.temperature = 0};
 };
 

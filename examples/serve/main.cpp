@@ -17,7 +17,6 @@
 #include "generate/stopwatch.hpp"
 #include "llama/file/mapped_file.hpp"
 #include "llama/file/model_file.hpp"
-#include "llama/model/cache_storage.hpp"
 #include "llama/text/tokenizer.hpp"
 #include "llama/text/utf8.hpp"
 #include "progress.hpp"
@@ -86,7 +85,6 @@ void print_figures(const Figures& figures, const headwise::AnyPagedCache& cache,
   std::fprintf(stderr, "pages: at most %td of %td used at a time\n", pages.peak, pages.total);
 }
 
-template <class T>
 void run(const CommandLine& line, const Gguf& file, const Tokenizer& tokenizer, headwise::ThreadPool& pool) {
   // what the user got wrong is found before the weights are read
   const llama::MappedFile text(line.prompts);
@@ -100,12 +98,15 @@ void run(const CommandLine& line, const Gguf& file, const Tokenizer& tokenizer, 
   if (model.vocabulary_size() != tokenizer.vocabulary_size())
     file.fail("tensor 'token_embd.weight' has " + std::to_string(model.vocabulary_size()) +
               " rows and must have one for each of the " + std::to_string(tokenizer.vocabulary_size()) + " tokens");
-  const headwise::PagedOptions options{.page_tokens = line.page_tokens, .max_sequences = line.max_batch};
-  const Index page_bytes = model.template make_paged_cache<T>(1, options).bytes();
+  const headwise::PagedOptions options{.page_tokens = line.page_tokens,
+                                       .max_sequences = line.max_batch,
+                                       .key_storage = line.cache,
+                                       .value_storage = line.cache_values};
+  const Index page_bytes = model.make_paged_cache(1, options).bytes();
   const Index num_pages = line.pages > 0 ? line.pages : (line.cache_mib << 20) / page_bytes;
   headwise::require(num_pages >= 1, "--cache-mib (", line.cache_mib, ") must hold at least one page of ", page_bytes,
                     " bytes");
-  auto cache = model.template make_paged_cache<T>(num_pages, options);
+  auto cache = model.make_paged_cache(num_pages, options);
   ServerOptions how{.max_batch = line.max_batch,
                     .chunk = line.chunk,
                     .context = line.context,
@@ -124,8 +125,10 @@ void run(const CommandLine& line, const Gguf& file, const Tokenizer& tokenizer, 
   }
   std::fprintf(stderr, "model: %td layers of %td query heads; %td threads, %s\n", shape.num_layers, shape.num_heads,
                pool.concurrency(), std::string(headwise::name_of(headwise::current_isa())).c_str());
+  const std::string keys(headwise::name_of(line.cache)), values(headwise::name_of(line.cache_values));
   std::fprintf(stderr, "cache: %td pages of %td tokens, %.1f MiB (%s)\n", num_pages, cache.page_tokens(),
-               static_cast<double>(cache.bytes()) / 1048576.0, std::string(headwise::name_of(line.cache)).c_str());
+               static_cast<double>(cache.bytes()) / 1048576.0,
+               (keys == values ? keys : keys + " keys, " + values + " values").c_str());
 
   const generate::Stopwatch time;
   generate::StatusLine status;
@@ -150,7 +153,7 @@ int run(int argc, char** argv) {
   const Gguf file(source.bytes(), line->model);
   const Tokenizer tokenizer(file);
   headwise::ThreadPool pool(line->threads);
-  llama::with_cache_type(line->cache, [&]<class T>(std::type_identity<T>) { run<T>(*line, file, tokenizer, pool); });
+  run(*line, file, tokenizer, pool);
   return 0;
 }
 

@@ -51,14 +51,15 @@ class Model {
     for (const ModelLayer& layer : weights_.layers) shapes.push_back(layer.attention.cache_shape());
     return shapes;
   }
-  /// An empty cache for up to max_tokens tokens of one sequence, with keys stored as K and values as V.
-  template <class K, class V = K>
+  /// An empty cache for up to max_tokens tokens of one sequence, with keys stored as K and values as V, or as the options
+  /// say.
+  template <headwise::CacheStorage K = headwise::AnyStorage, headwise::CacheStorage V = K>
   headwise::KvCache<K, V> make_cache(Index max_tokens, headwise::CacheOptions options = {}) const {
     return {cache_shapes(), shape_.sharing, max_tokens, options};
   }
 
-  /// A cache of num_pages pages for many sequences.
-  template <class K, class V = K>
+  /// A cache of num_pages pages for many sequences, stored likewise.
+  template <headwise::CacheStorage K = headwise::AnyStorage, headwise::CacheStorage V = K>
   headwise::PagedCache<K, V> make_paged_cache(Index num_pages, headwise::PagedOptions options = {}) const {
     return {cache_shapes(), shape_.sharing, num_pages, options};
   }
