@@ -36,14 +36,14 @@ template <int Mantissa, int Bias>
 constexpr std::uint32_t to_small_float(float magnitude, std::uint32_t largest) {
   constexpr int kDrop = 23 - Mantissa;
   constexpr std::uint32_t kLeast = std::uint32_t{128 - Bias} << 23;  // the smallest normal number
+  constexpr float kUnits = std::bit_cast<float>(std::uint32_t{126 + Bias + Mantissa} << 23);  // of subnormals, inverse
+  // both are computed, for compilers to make vectors of it
   const auto bits = std::bit_cast<std::uint32_t>(magnitude);
-  if (bits < kLeast) {
-    constexpr float kUnits =
-        std::bit_cast<float>(std::uint32_t{126 + Bias + Mantissa} << 23);  // of subnormals, inverse
-    return static_cast<std::uint32_t>(round_to_int(magnitude * kUnits));
-  }
+  const float small = std::bit_cast<float>(std::min(bits, kLeast));
+  const auto subnormal = static_cast<std::uint32_t>(round_to_int(small * kUnits));
   const std::uint32_t rounded = bits + ((1u << (kDrop - 1)) - 1u) + ((bits >> kDrop) & 1u);
-  return std::min((rounded - (std::uint32_t{127 - Bias} << 23)) >> kDrop, largest);
+  const std::uint32_t normal = std::min((rounded - (std::uint32_t{127 - Bias} << 23)) >> kDrop, largest);
+  return bits < kLeast ? subnormal : normal;
 }
 
 template <int Mantissa, int Bias>
