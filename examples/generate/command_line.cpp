@@ -2,9 +2,9 @@
 #include "command_line.hpp"
 
 #include <CLI/CLI.hpp>
-#include <map>
 
 #include "llama/file/mapped_file.hpp"
+#include "llama/model/cache_storage.hpp"
 
 namespace generate {
 
@@ -41,18 +41,27 @@ std::optional<CommandLine> read_command_line(int argc, char** argv, int& exit_co
   app.add_option("--threads", line.threads, "threads; 0: all CPUs the process may use")
       ->check(CLI::Range(Index{0}, Index{4096}))
       ->capture_default_str();
-  const std::map<std::string, headwise::Storage> storages = {
-      {"f32", headwise::Storage::f32}, {"f16", headwise::Storage::f16}, {"bf16", headwise::Storage::bf16}};
-  std::string cache = "f32";
-  app.add_option("--cache", cache, "how keys and values are stored")
-      ->check(CLI::IsMember({"f32", "f16", "bf16"}))
+  const auto storages = llama::cache_storages();
+  std::string keys = "f32", values;
+  app.add_option("--cache", keys, "how keys and values are stored")
+      ->check(CLI::IsMember(storages))
       ->capture_default_str();
+  app.add_option("--cache-values", values, "how values are stored, where not as keys")->check(CLI::IsMember(storages));
   app.add_option("--chunk", line.chunk, "prompt tokens read at a time; 0: all at once")
       ->check(CLI::Range(Index{0}, most))
       ->capture_default_str();
   app.add_option("--context", line.context,
                  "prompt and generated tokens together at most; 0: what the model was trained for")
       ->check(CLI::Range(Index{0}, most))
+      ->capture_default_str();
+  auto* draft = app.add_option("--draft", line.draft,
+                               "tokens drafted at most in each step by looking up what followed the last ones before; "
+                               "the text is the same as without; 0: none")
+                    ->check(CLI::Range(Index{0}, Index{4096}))
+                    ->capture_default_str();
+  app.add_option("--ngram", line.ngram, "last tokens looked up at most for a draft")
+      ->check(CLI::Range(Index{1}, Index{4096}))
+      ->needs(draft)
       ->capture_default_str();
   try {
     app.parse(argc, argv);
@@ -61,7 +70,8 @@ std::optional<CommandLine> read_command_line(int argc, char** argv, int& exit_co
     exit_code = app.exit(error);
     return std::nullopt;
   }
-  line.cache = storages.at(cache);
+  line.cache = storages.at(keys);
+  line.cache_values = values.empty() ? line.cache : storages.at(values);
   if (file->count() > 0) {
     const llama::MappedFile text(prompt_file);
     line.prompt.assign(reinterpret_cast<const char*>(text.bytes().data()), text.bytes().size());

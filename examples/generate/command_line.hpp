@@ -23,8 +23,10 @@ struct CommandLine {
   bool special = false;
   SamplerOptions sampler;
   Index threads = 0;  // 0: all the process may use
-  headwise::Storage cache = headwise::Storage::f32;
+  headwise::Storage cache = headwise::Storage::f32, cache_values = headwise::Storage::f32;
   Index chunk = 256;  // prompt tokens read at a time; 0: all
+  Index draft = 0;    // most tokens drafted at a time; 0: none
+  Index ngram = 3;    // last tokens that are looked up at most to find a draft
   Index context = 0;  // tokens to hold at most; 0: what the model was trained for
 };
 

@@ -4,46 +4,25 @@
 //   generate MODEL.gguf --prompt "The capital of France is" --tokens 48 --greedy
 //
 // The text goes to stdout as it comes; figures, progress and errors go to stderr.
-#include <unistd.h>
-
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <exception>
 #include <new>
 
 #include "command_line.hpp"
+#include "continuation.hpp"
 #include "llama/file/model_file.hpp"
 #include "llama/model/model.hpp"
 #include "llama/text/tokenizer.hpp"
-#include "llama/text/utf8.hpp"
-#include "progress.hpp"
 
 namespace generate {
 
 namespace {
 
-using headwise::ExecutorRef;
 using llama::Gguf;
 using llama::Model;
 using llama::ModelShape;
-using llama::TokenId;
 using llama::Tokenizer;
-using llama::Utf8Stream;
-using llama::Vector;
-
-class Stopwatch {
- public:
-  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count(); }
-
- private:
-  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
-};
-
-void print(std::string_view text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
-}
 
 void print_ids(const char* name, std::span<const TokenId> ids) {
   std::string text = std::string(name) + " ids:";
@@ -54,74 +33,6 @@ void print_ids(const char* name, std::span<const TokenId> ids) {
   print(text + "\n");
 }
 
-void print_rate(const char* what, Index tokens, double seconds) {
-  std::fprintf(stderr, "%s: %td tokens in %.2f s, %.1f tokens/s\n", what, tokens, seconds,
-               static_cast<double>(tokens) / std::max(seconds, 1e-9));
-}
-
-/// One text being continued, with keys and values stored as T.
-template <class T>
-class Continuation {
- public:
-  Continuation(const Model& model, Index max_tokens, ExecutorRef executor)
-      : model_(model), executor_(executor), cache_(model.make_cache<T>(max_tokens)) {}
-
-  /// Reads the prompt `chunk` tokens at a time (0: all at once).
-  void read_prompt(std::span<const TokenId> prompt, Index chunk) {
-    const Stopwatch time;
-    const Index count = std::ssize(prompt), step = chunk == 0 ? count : chunk;
-    const bool terminal = isatty(STDERR_FILENO) == 1;  // there one line is written over, elsewhere each is kept
-    Progress progress(count, model_.shape().num_layers, terminal ? 0.5 : 5.0);
-    bool shown = false;
-    for (Index begin = 0; begin < count; begin += step) {
-      const Index length = std::min(step, count - begin);
-      const auto after_layer = [&] {
-        const auto line = progress.step(length, time.seconds());
-        if (!line) return;
-        std::fprintf(stderr, terminal ? "\r%s" : "%s\n", line->c_str());
-        shown = true;
-      };
-      hidden_ = model_.read(prompt.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(length)), cache_,
-                            scratch_, executor_, {.after_layer = after_layer});
-    }
-    if (shown && terminal) std::fputc('\n', stderr);
-    print_rate("prompt", count, time.seconds());
-  }
-
-  /// Continues the text, shows it, and returns its tokens.
-  std::vector<TokenId> continue_text(const Tokenizer& tokenizer, const CommandLine& line, Sampler& sampler) {
-    const Stopwatch time;
-    Utf8Stream stream;
-    std::vector<TokenId> tokens;
-    bool full = false;
-    while (std::ssize(tokens) < line.tokens) {
-      const Vector logits = model_.logits(hidden_, executor_);
-      const std::span<const float> values(logits.data(), static_cast<std::size_t>(logits.size()));
-      const auto token = static_cast<TokenId>(line.greedy ? largest_logit(values) : sampler(values));
-      tokens.push_back(token);
-      if (line.special || !tokenizer.is_control(token)) print(stream.push(tokenizer.bytes(token)));
-      if (tokenizer.ends_text(token) && !line.ignore_eos) break;
-      if (std::ssize(tokens) == line.tokens) break;  // nobody asks what follows it
-      full = cache_.num_tokens() == cache_.max_tokens();
-      if (full) break;
-      hidden_ = model_.read(std::span(&token, 1), cache_, scratch_, executor_);
-    }
-    print(stream.finish() + "\n");
-    print_rate("generation", std::ssize(tokens), time.seconds());
-    if (full) std::fprintf(stderr, "stopped: the context of %td tokens is full\n", cache_.max_tokens());
-    return tokens;
-  }
-
-  Index kv_bytes_per_token() const { return cache_.bytes_per_token(); }
-
- private:
-  const Model& model_;
-  ExecutorRef executor_;
-  headwise::KvCache<T> cache_;
-  Model::Scratch scratch_;
-  Vector hidden_;
-};
-
 /// "3", or "1 to 3" where layers differ.
 std::string kv_heads_text(const ModelShape& shape) {
   const auto [least, most] = std::ranges::minmax(shape.kv_heads, {}, &llama::KvHeads::count);
@@ -129,7 +40,6 @@ std::string kv_heads_text(const ModelShape& shape) {
                                    : std::to_string(least.count) + " to " + std::to_string(most.count);
 }
 
-template <class T>
 void run(const CommandLine& line, const Gguf& file, const Tokenizer& tokenizer, headwise::ThreadPool& pool) {
   // what the user got wrong is found before the weights are read
   Sampler sampler(line.sampler);
@@ -149,12 +59,13 @@ void run(const CommandLine& line, const Gguf& file, const Tokenizer& tokenizer, 
   if (model.vocabulary_size() != tokenizer.vocabulary_size())
     file.fail("tensor 'token_embd.weight' has " + std::to_string(model.vocabulary_size()) +
               " rows and must have one for each of the " + std::to_string(tokenizer.vocabulary_size()) + " tokens");
-  Continuation<T> text(model, std::min(context, count + line.tokens), pool);
+  Continuation text(model, std::min(context, count + line.tokens), line, pool);
   std::fprintf(stderr, "model: %td layers of %td query heads and %s KV heads of %td; %td threads, %s\n",
                shape.num_layers, shape.num_heads, kv_heads_text(shape).c_str(), shape.head_dim, pool.concurrency(),
                std::string(headwise::name_of(headwise::current_isa())).c_str());
+  const std::string keys(headwise::name_of(line.cache)), values(headwise::name_of(line.cache_values));
   std::fprintf(stderr, "KV cache: %td bytes per token (%s)\n", text.kv_bytes_per_token(),
-               std::string(headwise::name_of(line.cache)).c_str());
+               (keys == values ? keys : keys + " keys, " + values + " values").c_str());
   if (line.print_ids) print_ids("prompt", prompt.ids);
   text.read_prompt(prompt.ids, line.chunk);
   const auto tokens = text.continue_text(tokenizer, line, sampler);
@@ -169,17 +80,7 @@ int run(int argc, char** argv) {
   const Gguf file(source.bytes(), line->model);
   const Tokenizer tokenizer(file);
   headwise::ThreadPool pool(line->threads);
-  switch (line->cache) {
-    case headwise::Storage::f32:
-      run<float>(*line, file, tokenizer, pool);
-      break;
-    case headwise::Storage::f16:
-      run<headwise::f16>(*line, file, tokenizer, pool);
-      break;
-    case headwise::Storage::bf16:
-      run<headwise::bf16>(*line, file, tokenizer, pool);
-      break;
-  }
+  run(*line, file, tokenizer, pool);
   return 0;
 }
 

@@ -219,7 +219,7 @@ TEST(SaveFormat, RefusesASequenceThatIsNotThereBeforeItReadsOrWrites) {
   EXPECT_EQ(stream.tellg(), 0);
 }
 
-TEST(SaveFormat, NamesTheLayerAndTheFieldInWhichASavedSequenceDoesNotFit) {
+TEST(SaveFormat, NamesTheStorageAndTheFieldInWhichASavedSequenceDoesNotFit) {
   const TileFormat format{Storage::int8, Storage::bf16, 2, 64, 32};
   FakeStore cache({kSmall, format});
   const std::vector<float> scales(2 * 64, 2.0f), other_scales(2 * 64, 3.0f);
@@ -235,13 +235,13 @@ TEST(SaveFormat, NamesTheLayerAndTheFieldInWhichASavedSequenceDoesNotFit) {
     misfits.push_back({store, parts});
   };
   with([](FakeStore& s) { s.formats[1].key_storage = Storage::int4; },
-       {"storage type of keys (int4)", "layer 1", "int8"});
+       {"storage type of keys (int4)", "storage 1", "int8"});
   with([](FakeStore& s) { s.formats[1].value_storage = Storage::f16; }, {"storage type of values (f16)", "bf16"});
-  with([](FakeStore& s) { s.formats[0].num_kv_heads = 4; }, {"num_kv_heads (4)", "layer 0", "must be 1"});
-  with([](FakeStore& s) { s.formats[1].value_dim = 48; }, {"value_dim (48)", "layer 1", "must be 32"});
-  with([](FakeStore& s) { s.formats[0].head_dim = 16; }, {"head_dim (16)", "layer 0", "must be 8"});
-  with([](FakeStore& s) { s.transforms[1].hadamard = false; }, {"Hadamard", "layer 1"});
-  with([](FakeStore& s) { s.transforms[1].channel_scales = nullptr; }, {"having channel scales", "layer 1"});
+  with([](FakeStore& s) { s.formats[0].num_kv_heads = 4; }, {"num_kv_heads (4)", "storage 0", "must be 1"});
+  with([](FakeStore& s) { s.formats[1].value_dim = 48; }, {"value_dim (48)", "storage 1", "must be 32"});
+  with([](FakeStore& s) { s.formats[0].head_dim = 16; }, {"head_dim (16)", "storage 0", "must be 8"});
+  with([](FakeStore& s) { s.transforms[1].hadamard = false; }, {"Hadamard", "storage 1"});
+  with([](FakeStore& s) { s.transforms[1].channel_scales = nullptr; }, {"having channel scales", "storage 1"});
   with([&](FakeStore& s) { s.transforms[1].channel_scales = other_scales.data(); }, {"hash of the channel scales"});
   with([](FakeStore& s) { s = FakeStore({kSmall}); }, {"layers", "(1)", "must be 2"});
   with([&](FakeStore& s) { s = FakeStore({kSmall, format, format}); }, {"layers", "(3)", "must be 2"});

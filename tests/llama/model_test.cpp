@@ -7,24 +7,20 @@
 #include <cmath>
 
 #include "llama/text/tokenizer.hpp"
+#include "tests/llama/loaded_model.hpp"
 #include "tests/llama/naive_model.hpp"
-#include "tests/llama/tiny_model.hpp"
 
 namespace llama {
 namespace {
 
 using headwise::Serial;
 using llama_test::GgufWriter;
+using llama_test::Loaded;
 using llama_test::NaiveModel;
 using llama_test::Row;
+using llama_test::some_tokens;
 using llama_test::TinyModel;
 using testing::HasSubstr;
-
-std::vector<TokenId> some_tokens(std::size_t count) {
-  std::vector<TokenId> tokens;
-  for (std::size_t i = 0; i < count; ++i) tokens.push_back(static_cast<TokenId>((i * 37 + 5) % 260));
-  return tokens;
-}
 
 /// Logits after `tokens`, read `chunk` at a time.
 template <class T = float, class E = Serial>
@@ -37,15 +33,6 @@ Vector read_in_chunks(const Model& model, const std::vector<TokenId>& tokens, st
     hidden = model.read(std::span(tokens).subspan(at, std::min(chunk, tokens.size() - at)), cache, scratch, executor);
   return model.logits(hidden, executor);
 }
-
-struct Loaded {
-  explicit Loaded(TinyModel& tiny)
-      : bytes(tiny.write().bytes()), file(bytes, "m"), model(file, ModelShape(file), executor) {}
-  Serial executor;
-  std::vector<std::byte> bytes;
-  Gguf file;
-  Model model;
-};
 
 void expect_equal_to_naive(TinyModel tiny) {
   const Loaded loaded(tiny);

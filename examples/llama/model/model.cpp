@@ -43,11 +43,14 @@ void Model::set_attention(Index layer, headwise::nn::MultiHeadAttention attentio
   held = std::move(attention);
 }
 
-template <class T>
-void Model::check_tokens(std::span<const TokenId> tokens, const headwise::KvCache<T>& cache) const {
-  const Index count = std::ssize(tokens), room = cache.max_tokens() - cache.num_tokens();
+void Model::check_tokens(std::span<const TokenId> tokens, Index room) const {
+  const Index count = std::ssize(tokens);
   headwise::require(count >= 1 && count <= room, "tokens (", count, ") must be 1 to the room in the cache (", room,
                     ")");
+  check_ids(tokens);
+}
+
+void Model::check_ids(std::span<const TokenId> tokens) const {
   for (const TokenId token : tokens)
     headwise::require(token >= 0 && token < vocabulary_size(), "token (", token, ") must be 0 to ",
                       vocabulary_size() - 1);
@@ -59,19 +62,49 @@ Matrix Model::embed(std::span<const TokenId> tokens) const {
   return states;
 }
 
-template <class T>
-void Model::run_layers(Index first_layer, headwise::KvCache<T>& cache, Scratch& scratch, ExecutorRef executor,
+Matrix Model::read(std::span<const SequenceTokens> parts, headwise::AnyPagedCache& cache, Scratch& scratch,
+                   ExecutorRef executor, const ReadHooks& hooks) const {
+  headwise::require(hooks.key_driven.empty(), "key_driven (", hooks.key_driven.size(),
+                    " layers) must be empty for a paged cache, which keeps no norms of keys");
+  headwise::nn::RaggedBatch& batch = scratch.batch;
+  batch.clear();
+  std::vector<TokenId> tokens;
+  std::vector<Index> counts, held;
+  for (const SequenceTokens& part : parts) {
+    check_ids(part.tokens);
+    batch.add(part.sequence, std::ssize(part.tokens));
+    tokens.insert(tokens.end(), part.tokens.begin(), part.tokens.end());
+    counts.push_back(std::ssize(part.tokens));
+    held.push_back(cache.num_tokens(0, part.sequence));
+  }
+  cache.reserve(batch.sequences(), counts);  // so that no layer wants pages
+  try {
+    const auto attend = [&](Index i, Matrix& x) {
+      attention(i).forward(x, cache, batch, i, x, scratch.attention, executor);
+    };
+    run_layers(embed(tokens), 0, attend, scratch, executor, hooks);
+  } catch (...) {
+    for (std::size_t b = 0; b < parts.size(); ++b) cache.truncate(parts[b].sequence, held[b]);
+    throw;
+  }
+  Matrix last(batch.num_sequences(), shape_.hidden_size);
+  for (Index b = 0; b < last.rows(); ++b) last.row(b) = scratch.residual.row(batch.offset(b + 1) - 1);
+  return final_states(last, executor);
+}
+
+void Model::run_layers(Matrix states, Index first_layer, const Attend& attend, Scratch& scratch, ExecutorRef executor,
                        const ReadHooks& hooks) const {
+  headwise::require(first_layer >= 0 && first_layer <= shape_.num_layers, "first_layer (", first_layer,
+                    ") must be 0 to ", shape_.num_layers);
+  headwise::require(states.cols() == shape_.hidden_size, "states (", states.cols(), " columns) must have hidden_size (",
+                    shape_.hidden_size, ") columns");
   Matrix &x = scratch.residual, &normed = scratch.normed;
+  x = std::move(states);
   for (Index i = first_layer; i < shape_.num_layers; ++i) {
     if (hooks.before_layer) hooks.before_layer(i, x);
     rms_norm(x, layer(i).attention_norm, shape_.norm_epsilon, normed, executor);
     if (hooks.attention_input) hooks.attention_input(i, normed);
-    if (hooks.key_driven.empty())
-      layer(i).attention.forward(normed, cache, i, normed, scratch.attention, executor);
-    else
-      layer(i).attention.forward(normed, cache, i, normed, scratch.attention,
-                                 hooks.key_driven[static_cast<std::size_t>(i)], executor);
+    attend(i, normed);
     x += normed;
     run_feed_forward(layer(i), scratch, executor);
     if (hooks.after_layer) hooks.after_layer();
@@ -90,35 +123,9 @@ void Model::run_feed_forward(const ModelLayer& layer, Scratch& scratch, Executor
   x += normed;
 }
 
-template <class T>
-Vector Model::read(std::span<const TokenId> tokens, headwise::KvCache<T>& cache, Scratch& scratch, ExecutorRef executor,
-                   const ReadHooks& hooks) const {
-  check_tokens(tokens, cache);
-  scratch.residual = embed(tokens);
-  run_layers(0, cache, scratch, executor, hooks);
-  const Matrix last = scratch.residual.bottomRows(1);
-  rms_norm(last, weights_.output_norm, shape_.norm_epsilon, scratch.normed, executor);
-  return scratch.normed.row(0);
-}
-
-template <class T>
-Matrix Model::read_all(std::span<const TokenId> tokens, headwise::KvCache<T>& cache, Scratch& scratch,
-                       ExecutorRef executor, const ReadHooks& hooks) const {
-  check_tokens(tokens, cache);
-  return read_states(embed(tokens), 0, cache, scratch, executor, hooks);
-}
-
-template <class T>
-Matrix Model::read_states(Matrix states, Index first_layer, headwise::KvCache<T>& cache, Scratch& scratch,
-                          ExecutorRef executor, const ReadHooks& hooks) const {
-  headwise::require(first_layer >= 0 && first_layer <= shape_.num_layers, "first_layer (", first_layer,
-                    ") must be 0 to ", shape_.num_layers);
-  headwise::require(states.cols() == shape_.hidden_size, "states (", states.cols(), " columns) must have hidden_size (",
-                    shape_.hidden_size, ") columns");
-  scratch.residual = std::move(states);
-  run_layers(first_layer, cache, scratch, executor, hooks);
+Matrix Model::final_states(const Matrix& residual, ExecutorRef executor) const {
   Matrix hidden;
-  rms_norm(scratch.residual, weights_.output_norm, shape_.norm_epsilon, hidden, executor);
+  rms_norm(residual, weights_.output_norm, shape_.norm_epsilon, hidden, executor);
   return hidden;
 }
 
@@ -133,18 +140,5 @@ Matrix Model::logits(const Matrix& hidden, ExecutorRef executor) const {
   weights_.output(hidden, logits, executor);
   return logits;
 }
-
-// the storage types of a cache
-#define HEADWISE_INSTANTIATE(T)                                                                                     \
-  template Vector Model::read(std::span<const TokenId>, headwise::KvCache<T>&, Scratch&, ExecutorRef,               \
-                              const ReadHooks&) const;                                                              \
-  template Matrix Model::read_all(std::span<const TokenId>, headwise::KvCache<T>&, Scratch&, ExecutorRef,           \
-                                  const ReadHooks&) const;                                                          \
-  template Matrix Model::read_states(Matrix, Index, headwise::KvCache<T>&, Scratch&, ExecutorRef, const ReadHooks&) \
-      const;
-HEADWISE_INSTANTIATE(float)
-HEADWISE_INSTANTIATE(headwise::f16)
-HEADWISE_INSTANTIATE(headwise::bf16)
-#undef HEADWISE_INSTANTIATE
 
 }  // namespace llama

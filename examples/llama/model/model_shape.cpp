@@ -72,13 +72,13 @@ class Settings {
   std::string_view architecture_;
 };
 
-headwise::nn::RopeScaling read_scaling(const Settings& file) {
+headwise::RopeScaling read_scaling(const Settings& file) {
   if (file.has("rope.scale_linear"))  // the key of older files
-    return headwise::nn::LinearScaling{file.positive("rope.scale_linear")};
+    return headwise::LinearScaling{file.positive("rope.scale_linear")};
   if (!file.has("rope.scaling.type") || file.text("rope.scaling.type") == "none") return {};
   if (file.text("rope.scaling.type") != "linear")
     file.fail("rope.scaling.type", in_quotes(file.text("rope.scaling.type")), "be 'none' or 'linear'");
-  return headwise::nn::LinearScaling{file.positive("rope.scaling.factor")};
+  return headwise::LinearScaling{file.positive("rope.scaling.factor")};
 }
 
 /// KV heads per layer, without their maps.
@@ -165,12 +165,12 @@ ModelShape::ModelShape(const Gguf& file) {
                 std::to_string(headwise::kMaxHeadDim));
 
   // llama.cpp's files hold the rows of the query and key weights in the order that makes a pair two neighbours
-  rope.style = headwise::nn::RopeStyle::interleaved;
+  rope.style = headwise::RopeStyle::interleaved;
   rope.base = settings.has("rope.freq_base") ? settings.positive("rope.freq_base") : 10000.0;
   rope.rotary_dim = settings.size_or("rope.dimension_count", head_dim, head_dim);
   if (rope.rotary_dim % 2 != 0) settings.fail("rope.dimension_count", std::to_string(rope.rotary_dim), "be even");
   rope.scaling = read_scaling(settings);
-  if (const auto* linear = std::get_if<headwise::nn::LinearScaling>(&rope.scaling); linear && linear->factor < 1)
+  if (const auto* linear = std::get_if<headwise::LinearScaling>(&rope.scaling); linear && linear->factor < 1)
     settings.fail("rope.scaling.factor", std::to_string(linear->factor), "be at least 1");
 }
 

@@ -43,7 +43,7 @@ struct ModelShape {
   Index value_dim = 0;
   Index context_length = 0;  // tokens the model was trained for
   double norm_epsilon = 0;
-  headwise::nn::RopeOptions rope;
+  headwise::RopeOptions rope;
 
   /// The KV heads of a layer, with their map.
   const KvHeads& kv_heads_of(Index layer) const { return kv_heads[static_cast<std::size_t>(layer)]; }

@@ -87,19 +87,25 @@ class Walk {
 
   void gather_queries() const {
     const ConstArray& q = call_.queries;
-    const QueryHeads heads = call_.groups.of(item_.sequence, kv_head_);
     const Operand operand = kernels_.operand[static_cast<int>(key_storage_)];
     // scores are in units of log2, but a softcap works on natural ones: it brings log2 e in itself
     const float factor = call_.options->softcap > 0 ? call_.scale : call_.scale * kLog2e;
     for (Index r = 0; r < item_.rows; ++r) {
-      const auto [sequence, token] = call_.place_of(item_.sequence, range_.token(r));
-      const Index head = heads[range_.head_in_group(r)];
+      const QueryRow query = range_.query(r);
+      const auto [sequence, token] = call_.place_of(query.sequence, query.token);
+      const Index head = call_.groups.of(query.sequence, kv_head_)[query.head_in_group];
       const void* row = q.row(sequence, token, head);
-      if (q.strides.dim != 1 && q.dim > 1) {
+      Storage storage = q.storage;
+      if (call_.source.key_transform.any()) {
+        for (Index d = 0; d < q.dim; ++d) memory_.dense_row[d] = load_element(row, q.storage, d * q.strides.dim);
+        call_.source.key_transform.to_query(kv_head_, q.dim, memory_.dense_row);
+        row = memory_.dense_row;
+        storage = Storage::f32;
+      } else if (q.strides.dim != 1 && q.dim > 1) {
         gather_row(q, sequence, token, head, memory_.dense_row);
         row = memory_.dense_row;
       }
-      kernels_.prepare_row(row, q.storage, q.dim, head_dim_, factor, operand,
+      kernels_.prepare_row(row, storage, q.dim, head_dim_, factor, operand,
                            static_cast<char*>(memory_.queries) + r * head_dim_ * size_of(operand));
     }
   }
@@ -198,9 +204,10 @@ class Walk {
     const RelativeBias* bias = options.relative_bias;
     const std::span<const float> slopes = options.alibi_slopes;
     if (slopes.empty() && !bias) return;
-    const QueryHeads heads = call_.groups.of(item_.sequence, kv_head_);
     for (Index r = 0; r < item_.rows; ++r) {
-      const Index head = heads[range_.head_in_group(r)], distance = first - range_.position(r);
+      const QueryRow query = range_.query(r);
+      const Index head = call_.groups.of(query.sequence, kv_head_)[query.head_in_group],
+                  distance = first - query.position;
       float* scores = memory_.scores + r * kTileTokens;
       if (!slopes.empty())
         kernels_.alibi(scores, slopes[static_cast<std::size_t>(head)] * kLog2e, static_cast<float>(distance));

@@ -187,7 +187,7 @@ class LayerTiles {
   TokenRange grown(TokenRange kept, Index tokens) const {
     kept.end += tokens;
     const Index oldest = ceil_div(kept.end, kTileTokens) - ring_tiles_;  // of those with a place in the ring
-    if (oldest > sink_tiles_) {
+    if (is_ring() && oldest > sink_tiles_) {
       if (kept.begin == 0) kept.sinks = sink_tiles_ * kTileTokens;
       kept.begin = std::max(kept.begin, oldest * kTileTokens);
     }

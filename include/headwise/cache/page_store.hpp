@@ -123,11 +123,12 @@ class PageStore {
   }
 
   /// `child`, which is empty, becomes a table of the longest chain of pages in the index that holds the first of `tokens`.
-  void match(std::span<const std::int32_t> tokens, std::uint64_t salt, PageTable& child) {
-    const auto whole = static_cast<std::size_t>(std::ssize(tokens) / page_tokens_ * page_tokens_);
-    make_room(child, std::ssize(tokens) / page_tokens_);
+  /// At least the last `leave` tokens are left out.
+  void match(std::span<const std::int32_t> tokens, Index leave, std::uint64_t salt, PageTable& child) {
+    const Index most = std::max(Index{0}, std::ssize(tokens) - leave) / page_tokens_;
+    make_room(child, most);
     const std::lock_guard lock(mutex_);
-    pages_.match(tokens.first(whole), salt, child.pages);
+    pages_.match(tokens, most, salt, child.pages);
     std::fill(child.tokens.begin(), child.tokens.end(), child.num_pages() * page_tokens_);
   }
 

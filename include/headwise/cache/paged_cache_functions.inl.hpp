@@ -118,8 +118,7 @@ inline void PagedCache<>::release(const SequenceId& id) {
 }
 inline SequenceId PagedCache<>::match_prefix(std::span<const std::int32_t> tokens, std::uint64_t salt, Index leave) {
   require(leave >= 0, "leave (", leave, ") must be at least 0");
-  const auto most = tokens.first(tokens.size() - std::min(tokens.size(), index(leave)));
-  return make([&](detail::PageTable& child) { store_->match(most, salt, child); });
+  return make([&](detail::PageTable& child) { store_->match(tokens, leave, salt, child); });
 }
 inline Index PagedCache<>::register_prefix(const SequenceId& id, std::span<const std::int32_t> tokens,
                                            std::uint64_t salt) {

@@ -3,7 +3,9 @@
 
 #include <istream>
 #include <ostream>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "headwise/cache/save/byte_stream.hpp"
 #include "headwise/cache/save/cache_file_error.hpp"
@@ -13,8 +15,9 @@
 
 // One sequence of a cache, all layers, to a stream or file and back (cache/save/file_format.hpp). What any kind of cache
 // saved, any other restores whose layers have the same heads, dimensions, storage types and KeyTransform, bit for bit:
-// max_tokens, pages, growing and the number of sequences may differ. A ring keeps what it can of a longer sequence; a
-// cache that must hold all tokens refuses a sequence that a ring had forgotten some of.
+// max_tokens, pages, growing and the number of sequences may differ. A ring keeps what it can of a longer sequence; what a
+// ring had forgotten is missing from there on: a ring that keeps more refuses the rest, as do pages and caches with key
+// norms, which hold all tokens.
 
 namespace headwise {
 
@@ -42,6 +45,11 @@ void restore_from(C& cache, Index sequence, ByteSource& source) {
                            saved.copy_tile(storage, kv_head, index, tile);
                          });
 }
+
+/// A cache whose sequences have names of their own, such as PagedCache and SequenceId.
+template <class C, class Id>
+concept NamesSequences =
+    requires(C& cache, std::span<const Id> ids) { requires TokenStore<decltype(cache.store(ids))>; };
 
 }  // namespace detail
 
@@ -81,6 +89,31 @@ template <TokenStore C>
 void restore(C& cache, Index sequence, const std::string& path) {
   detail::InputFile source(path);
   detail::restore_from(cache, sequence, source);
+}
+
+// The same for a PagedCache, whose sequences have names. It must have such a sequence to restore into, from create().
+
+template <class C, class Id>
+  requires detail::NamesSequences<C, Id>
+void save(C& cache, const Id& id, std::ostream& stream) {
+  save(cache.store(std::span(&id, 1)), 0, stream);
+}
+template <class C, class Id>
+  requires detail::NamesSequences<C, Id>
+void save(C& cache, const Id& id, const std::string& path) {
+  save(cache.store(std::span(&id, 1)), 0, path);
+}
+template <class C, class Id>
+  requires detail::NamesSequences<C, Id>
+void restore(C& cache, const Id& id, std::istream& stream) {
+  auto sequences = cache.store(std::span(&id, 1));
+  restore(sequences, 0, stream);
+}
+template <class C, class Id>
+  requires detail::NamesSequences<C, Id>
+void restore(C& cache, const Id& id, const std::string& path) {
+  auto sequences = cache.store(std::span(&id, 1));
+  restore(sequences, 0, path);
 }
 
 }  // namespace headwise

@@ -14,7 +14,7 @@ namespace headwise {
 /// How often the prefix cache had what match_prefix asked for.
 struct PrefixCounts {
   Index hit_tokens = 0;     ///< found
-  Index missed_tokens = 0;  ///< asked for and not found
+  Index missed_tokens = 0;  ///< asked for and not found, those that were to be left included
   friend bool operator==(const PrefixCounts&, const PrefixCounts&) = default;
 };
 
@@ -57,12 +57,12 @@ class SharedPages {
       if (pool_.is_indexed(page)) forget(page);
   }
 
-  /// For one table, the longest chain of pages in the index that holds the first of `tokens`, a multiple of page_tokens;
-  /// `pages` has room for them.
-  void match(std::span<const std::int32_t> tokens, std::uint64_t salt, std::vector<PageId>& pages) {
+  /// For one table, the longest chain of pages in the index that holds the first of `tokens`, at most `most` pages; `pages`
+  /// has room for them.
+  void match(std::span<const std::int32_t> tokens, Index most, std::uint64_t salt, std::vector<PageId>& pages) {
     PrefixIndex::Entry entry = PrefixIndex::kNone;
     Index found = 0;
-    for (; found < std::ssize(tokens); found += page_tokens_) {
+    for (; found < most * page_tokens_; found += page_tokens_) {
       entry = index_.find(entry, salt, page_of(tokens, found));
       if (entry == PrefixIndex::kNone) break;
       share(index_.page(entry));

@@ -42,6 +42,13 @@ HEADWISE_INLINE F load_bf16(const void* p) {
   return (F)(__builtin_convertvector(in, U) << 16);
 }
 
+/// Of types without scales, in the place of any of these.
+struct NoScales {
+  HEADWISE_INLINE NoScales of_step(Index) const { return {}; }
+  HEADWISE_INLINE F apply(F number, int, int) const { return number; }
+  HEADWISE_INLINE F widen(F number, int) const { return number; }
+};
+
 /// acc[i][j] += a[i] · v[j], a of one float a row.
 template <int MR, int NV>
 HEADWISE_INLINE void multiply_rows(F (&acc)[MR][NV], const char* a, Index a_stride, const F (&v)[NV]) {

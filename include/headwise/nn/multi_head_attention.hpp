@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <array>
 #include <concepts>
 #include <optional>
 #include <span>
@@ -10,18 +9,21 @@
 #include "headwise/attention/attention.hpp"
 #include "headwise/cache/kv_cache.hpp"
 #include "headwise/cache/kv_rows.hpp"
+#include "headwise/cache/paged_cache.hpp"
+#include "headwise/nn/attention_projections.hpp"
 #include "headwise/nn/check_cache.hpp"
 #include "headwise/nn/linear.hpp"
 #include "headwise/nn/multi_head_attention_options.hpp"
 #include "headwise/position/rope.hpp"
+#include "headwise/nn/ragged_batch.hpp"
 #include "headwise/nn/workspace.hpp"
 
 namespace headwise::nn {
 
 /// What decides in each call which query heads share a KV head: groups(cache, layer) → Options::group_boundaries.
-template <class G, class T>
+template <class G, class K, class V = K>
 concept KvGrouping = !requires(G& matrix) { matrix.rows(); } &&  // Eigen's fail to compile where called so
-                     requires(G& groups, const KvCache<T>& cache, Index layer) {
+                     requires(G& groups, const KvCache<K, V>& cache, Index layer) {
                        { groups(cache, layer) } -> std::same_as<std::span<const Index>>;
                      };
 
@@ -45,7 +47,8 @@ class MultiHeadAttention {
   explicit MultiHeadAttention(Options options)
       : options_(detail::resolve(std::move(options))),
         attention_(Heads<>(options_.num_heads, *options_.num_kv_heads, *options_.head_dim, *options_.value_dim),
-                   *options_.head_map) {
+                   *options_.head_map),
+        projections_(options_) {
     headwise::detail::check_options(detail::attention_options(options_), options_.num_heads);
     require(!options_.borrows_kv || !options_.key_bias, "key_bias (true) must be false where borrows_kv is true");
     require(!options_.borrows_kv || !options_.value_bias, "value_bias (true) must be false where borrows_kv is true");
@@ -58,14 +61,10 @@ class MultiHeadAttention {
   /// Whether it attends to the keys and values of another layer.
   bool borrows_kv() const { return options_.borrows_kv; }
   /// Numbers in the weights and biases; a borrower has no key and value weights.
-  Index parameters() const {
-    Index total = 0;
-    for (const Shape& s : shapes()) total += s.outputs * s.inputs + (s.bias ? s.outputs : 0);
-    return total;
-  }
+  Index parameters() const { return projections_.parameters(); }
   /// Bytes of K and V that one token adds to a cache of `storage`, without the padding of its dimensions; 0 of a borrower.
   Index kv_bytes_per_token(Storage storage) const {
-    return new_kv_heads() * (heads().head_dim() + heads().value_dim()) * size_of(storage);
+    return projections_.new_kv_heads() * (heads().head_dim() + heads().value_dim()) * size_of(storage);
   }
   /// What a KvCache needs to know of this layer; of a borrower, the shape of what it reads.
   LayerShape cache_shape() const { return {heads().num_kv_heads(), heads().head_dim(), heads().value_dim()}; }
@@ -79,12 +78,12 @@ class MultiHeadAttention {
   void set_weights(Linear query, Linear key, Linear value, Linear output) {
     require(!borrows_kv(),
             "key and value weights (given) must not be given where borrows_kv is true: set_weights(query, output)");
-    keep_weights(std::move(query), std::move(key), std::move(value), std::move(output));
+    projections_.set_weights(std::move(query), std::move(key), std::move(value), std::move(output));
   }
   /// The same for a layer that borrows keys and values.
   void set_weights(Linear query, Linear output) {
     require(borrows_kv(), "key and value weights (missing) must be given where borrows_kv is false");
-    keep_weights(std::move(query), {}, {}, std::move(output));
+    projections_.set_weights(std::move(query), {}, {}, std::move(output));
   }
 
   /// Self-attention of one sequence, all of its tokens at once, without a cache.
@@ -98,47 +97,47 @@ class MultiHeadAttention {
   /// The same into y [token][hidden_size].
   template <Executor E = Serial>
   void forward(const MatrixRef& x, Eigen::Ref<Matrix> y, Workspace& workspace, E&& executor = Serial{}) const {
-    check(x, y);
+    projections_.check(x, y);
     check_makes_kv("forward without a cache");
     if (x.rows() == 0) return;
     const ExecutorRef run(executor);
-    const Activations a = project(x, 1, workspace, run);
+    const Activations a = projections_.project(x, 1, workspace, run);
     if (rope_) rope_->apply(a.query_and_key(), 0, run);
     attend(a, KvRows(a.key(), a.value()), detail::attention_options(options_), y, run);
   }
 
   /// Self-attention of the next tokens of every sequence of a cache: prefill, append and decode.
-  template <class T, Executor E = Serial>
-  Matrix forward(const MatrixRef& x, KvCache<T>& cache, Index layer = 0, E&& executor = Serial{}) const {
-    return forward(x, cache, layer, standing_groups<T>, executor);
+  template <class K, class V, Executor E = Serial>
+  Matrix forward(const MatrixRef& x, KvCache<K, V>& cache, Index layer = 0, E&& executor = Serial{}) const {
+    return forward(x, cache, layer, standing_groups<K, V>, executor);
   }
   /// The same into y [token][hidden_size].
-  template <class T, Executor E = Serial>
-  void forward(const MatrixRef& x, KvCache<T>& cache, Index layer, Eigen::Ref<Matrix> y, Workspace& workspace,
+  template <class K, class V, Executor E = Serial>
+  void forward(const MatrixRef& x, KvCache<K, V>& cache, Index layer, Eigen::Ref<Matrix> y, Workspace& workspace,
                E&& executor = Serial{}) const {
-    forward(x, cache, layer, y, workspace, standing_groups<T>, executor);
+    forward(x, cache, layer, y, workspace, standing_groups<K, V>, executor);
   }
   /// The same with groups of query heads that are decided when the cache holds the new tokens and before they attend:
   /// groups(cache, layer), with the cache const, returns Options::group_boundaries, whose numbers must last for the call.
-  template <class T, KvGrouping<T> G, Executor E = Serial>
-  Matrix forward(const MatrixRef& x, KvCache<T>& cache, Index layer, G&& groups, E&& executor = Serial{}) const {
+  template <class K, class V, KvGrouping<K, V> G, Executor E = Serial>
+  Matrix forward(const MatrixRef& x, KvCache<K, V>& cache, Index layer, G&& groups, E&& executor = Serial{}) const {
     Matrix y(x.rows(), options_.hidden_size);
     Workspace workspace;
     forward(x, cache, layer, y, workspace, groups, executor);
     return y;
   }
   /// The same into y [token][hidden_size].
-  template <class T, KvGrouping<T> G, Executor E = Serial>
-  void forward(const MatrixRef& x, KvCache<T>& cache, Index layer, Eigen::Ref<Matrix> y, Workspace& workspace,
+  template <class K, class V, KvGrouping<K, V> G, Executor E = Serial>
+  void forward(const MatrixRef& x, KvCache<K, V>& cache, Index layer, Eigen::Ref<Matrix> y, Workspace& workspace,
                G&& groups, E&& executor = Serial{}) const {
-    check(x, y);
+    projections_.check(x, y);
     detail::check_cache("x", x.rows(), cache, layer, cache_shape());
     detail::check_role(borrows_kv(), x.rows() / cache.num_sequences(), cache, layer);
     if (x.rows() == 0) return;
     const ExecutorRef run(executor);
-    const Activations a = project(x, cache.num_sequences(), workspace, run);
+    const Activations a = projections_.project(x, cache.num_sequences(), workspace, run);
     for (Index b = 0; rope_ && b < a.sequences; ++b)
-      rope_->apply(a.query_and_key(b), first_position(cache, layer, b, a.tokens), run);
+      rope_->apply(a.query_and_key(b * a.tokens, a.tokens), first_position(cache, layer, b, a.tokens), run);
     if (!borrows_kv()) cache.append(layer, a.key(), a.value());
     try {
       headwise::Options options = detail::attention_options(options_);
@@ -151,11 +150,46 @@ class MultiHeadAttention {
     }
   }
 
+  /// Self-attention of the next tokens of some sequences of a paged cache, any number of each, in one call: pieces of
+  /// prompts and single tokens side by side. x and y [token][hidden_size] as the batch says. A token's y is bit for bit
+  /// the one it has alone and in a KvCache. Throws OutOfPages too, with nothing changed.
+  template <Executor E = Serial>
+  Matrix forward(const MatrixRef& x, AnyPagedCache& cache, RaggedBatch& batch, Index layer = 0,
+                 E&& executor = Serial{}) const {
+    Matrix y(x.rows(), options_.hidden_size);
+    Workspace workspace;
+    forward(x, cache, batch, layer, y, workspace, executor);
+    return y;
+  }
+  /// The same into y [token][hidden_size].
+  template <Executor E = Serial>
+  void forward(const MatrixRef& x, AnyPagedCache& cache, RaggedBatch& batch, Index layer, Eigen::Ref<Matrix> y,
+               Workspace& workspace, E&& executor = Serial{}) const {
+    projections_.check(x, y);
+    detail::check_batch(x.rows(), cache, batch, layer, cache_shape());
+    detail::check_role(borrows_kv(), cache, batch, layer);
+    if (x.rows() == 0) return;
+    const ExecutorRef run(executor);
+    const Activations a = projections_.project(x, 1, workspace, run);
+    turn(a, cache, batch, layer, workspace, run);
+    if (!borrows_kv()) cache.append_ragged(layer, batch.sequences(), batch.offsets(), a.key(), a.value());
+    try {
+      const PagedLayer keys = cache.layer(layer, batch.sequences());
+      attention_(batch.plan(attention_, options_, layer, keys, run), View<const float>(a.query()), keys, attended(a),
+                 run);
+      projections_.project_output(a, y, run);
+    } catch (...) {
+      for (Index b = 0; !borrows_kv() && b < batch.num_sequences(); ++b)
+        cache.truncate(layer, batch.sequence(b), cache.num_tokens(layer, batch.sequence(b)) - batch.num_tokens(b));
+      throw;
+    }
+  }
+
   /// Cross-attention, once per memory: appends the keys and values of memory [token][hidden_size], split over the
   /// sequences as x is, to a layer of a cache that holds none yet. No RoPE.
-  template <class T, Executor E = Serial>
-  void fill_cross(const MatrixRef& memory, KvCache<T>& cache, Index layer = 0, E&& executor = Serial{}) const {
-    check_input("memory", memory);
+  template <class K, class V, Executor E = Serial>
+  void fill_cross(const MatrixRef& memory, KvCache<K, V>& cache, Index layer = 0, E&& executor = Serial{}) const {
+    projections_.check_input("memory", memory);
     check_makes_kv("fill_cross");
     detail::check_cache("memory", memory.rows(), cache, layer, cache_shape());
     for (Index b = 0; b < cache.num_sequences(); ++b)
@@ -164,31 +198,28 @@ class MultiHeadAttention {
     if (memory.rows() == 0) return;
     Workspace workspace;
     const ExecutorRef run(executor);
-    const Activations a = reserve(memory.rows(), cache.num_sequences(), workspace);
-    key_(memory, a.map(a.qk + a.query_width(), a.key_width(), a.qk_width()), run);
-    value_(memory, a.map(a.v, a.value_width(), a.value_width()), run);
+    const Activations a = projections_.project_memory(memory, cache.num_sequences(), workspace, run);
     cache.append(layer, a.key(), a.value());
   }
 
   /// Cross-attention of x to what fill_cross stored: every token sees all of its sequence's memory; neither RoPE nor
   /// the causal mask, windows and ALiBi apply. The cache is only read.
-  template <class T, Executor E = Serial>
-  Matrix forward_cross(const MatrixRef& x, const KvCache<T>& cache, Index layer = 0, E&& executor = Serial{}) const {
+  template <class K, class V, Executor E = Serial>
+  Matrix forward_cross(const MatrixRef& x, const KvCache<K, V>& cache, Index layer = 0, E&& executor = Serial{}) const {
     Matrix y(x.rows(), options_.hidden_size);
     Workspace workspace;
     forward_cross(x, cache, layer, y, workspace, executor);
     return y;
   }
   /// The same into y [token][hidden_size].
-  template <class T, Executor E = Serial>
-  void forward_cross(const MatrixRef& x, const KvCache<T>& cache, Index layer, Eigen::Ref<Matrix> y,
+  template <class K, class V, Executor E = Serial>
+  void forward_cross(const MatrixRef& x, const KvCache<K, V>& cache, Index layer, Eigen::Ref<Matrix> y,
                      Workspace& workspace, E&& executor = Serial{}) const {
-    check(x, y);
+    projections_.check(x, y);
     detail::check_cache("x", x.rows(), cache, layer, cache_shape());
     if (x.rows() == 0) return;
     const ExecutorRef run(executor);
-    const Activations a = reserve(x.rows(), cache.num_sequences(), workspace);
-    query_(x, a.map(a.qk, a.query_width(), a.qk_width()), run);
+    const Activations a = projections_.project_queries(x, cache.num_sequences(), workspace, run);
     headwise::Options options;
     options.scale = options_.scale;
     options.softcap = options_.softcap;
@@ -198,95 +229,54 @@ class MultiHeadAttention {
 
  private:
   using Activations = detail::Activations;
-  struct Shape {
-    const char* name;
-    Index outputs, inputs;
-    bool bias;
-  };
 
   /// The groups of the options, in every call.
-  template <class T>
-  static constexpr auto standing_groups = [](const KvCache<T>&, Index) { return std::span<const Index>(); };
+  template <class K, class V>
+  static constexpr auto standing_groups = [](const KvCache<K, V>&, Index) { return std::span<const Index>(); };
 
-  /// KV heads that a pass projects.
-  Index new_kv_heads() const { return borrows_kv() ? 0 : heads().num_kv_heads(); }
-
-  /// Of all weights; those that a borrower lacks have no outputs.
-  std::array<Shape, 4> shapes() const {
-    const Index hidden = options_.hidden_size;
-    const Index H = heads().num_heads(), G = new_kv_heads(), dk = heads().head_dim(), dv = heads().value_dim();
-    return {Shape{"query", H * dk, hidden, options_.query_bias}, Shape{"key", G * dk, hidden, options_.key_bias},
-            Shape{"value", G * dv, hidden, options_.value_bias}, Shape{"output", hidden, H * dv, options_.output_bias}};
-  }
-
-  void keep_weights(Linear query, Linear key, Linear value, Linear output) {
-    const Linear* given[] = {&query, &key, &value, &output};
-    const auto wanted = shapes();
-    for (std::size_t i = 0; i < wanted.size(); ++i)
-      if (wanted[i].outputs > 0) check_weight(*given[i], wanted[i]);
-    query_ = std::move(query);
-    key_ = std::move(key);
-    value_ = std::move(value);
-    output_ = std::move(output);
-    has_weights_ = true;
-  }
-  static void check_weight(const Linear& weight, const Shape& shape) {
-    require(weight.outputs() == shape.outputs && weight.inputs() == shape.inputs, shape.name, " weight (",
-            weight.outputs(), " x ", weight.inputs(), ") must be ", shape.outputs, " x ", shape.inputs);
-    require((weight.bias() != nullptr) == shape.bias, shape.name, " bias (", weight.bias() ? "given" : "none",
-            ") must be ", shape.bias ? "given" : "none", ", as ", shape.name, "_bias of the options says");
-  }
-
-  void check_input(const char* name, const MatrixRef& x) const {
-    require(has_weights_, "weights (unset) of a MultiHeadAttention must be given by set_weights before a forward pass");
-    require(x.cols() == options_.hidden_size, name, " (", x.rows(), " x ", x.cols(), ") must have hidden_size (",
-            options_.hidden_size, ") columns");
-  }
-  void check(const MatrixRef& x, const Eigen::Ref<Matrix>& y) const {
-    check_input("x", x);
-    require(y.rows() == x.rows() && y.cols() == options_.hidden_size, "y (", y.rows(), " x ", y.cols(), ") must be ",
-            x.rows(), " x ", options_.hidden_size);
-  }
   void check_makes_kv(const char* call) const {
     require(!borrows_kv(), "borrows_kv (true) must be false for ", call, ": there are no key and value weights");
   }
   /// Where x's first token stands: behind what the cache holds, or, where the producer has appended, at the first of
   /// as many tokens at its end.
-  template <class T>
-  Index first_position(const KvCache<T>& cache, Index layer, Index sequence, Index tokens) const {
+  template <class K, class V>
+  Index first_position(const KvCache<K, V>& cache, Index layer, Index sequence, Index tokens) const {
     return cache.num_tokens(layer, sequence) - (borrows_kv() ? tokens : 0);
   }
 
-  Activations reserve(Index rows, Index sequences, Workspace& workspace) const {
-    Activations a{heads(), new_kv_heads(), sequences, rows / sequences, nullptr, nullptr, nullptr};
-    a.qk = workspace.reserve(rows * (a.qk_width() + a.value_width() + a.attended_width()));
-    a.v = a.qk + rows * a.qk_width();
-    a.attended = a.v + rows * a.value_width();
-    return a;
+  /// Queries and keys of a ragged batch, by RoPE.
+  void turn(const Activations& a, const AnyPagedCache& cache, const RaggedBatch& batch, Index layer,
+            Workspace& workspace, ExecutorRef run) const {
+    if (!rope_) return;
+    const auto first = [&](Index b) {
+      return cache.num_tokens(layer, batch.sequence(b)) - (borrows_kv() ? batch.num_tokens(b) : 0);
+    };
+    if (std::holds_alternative<DynamicNtkScaling>(options_.rope->scaling)) {  // asks for each sequence's length
+      for (Index b = 0; b < batch.num_sequences(); ++b)
+        rope_->apply(a.query_and_key(batch.offset(b), batch.num_tokens(b)), first(b), run);
+      return;
+    }
+    std::vector<Index>& positions = workspace.positions_;
+    positions.clear();
+    for (Index b = 0; b < batch.num_sequences(); ++b)
+      for (Index t = 0; t < batch.num_tokens(b); ++t) positions.push_back(first(b) + t);
+    rope_->apply(a.query_and_key(), positions, run);
   }
 
-  Activations project(const MatrixRef& x, Index sequences, Workspace& workspace, ExecutorRef run) const {
-    const Activations a = reserve(x.rows(), sequences, workspace);
-    query_(x, a.map(a.qk, a.query_width(), a.qk_width()), run);
-    if (borrows_kv()) return a;
-    key_(x, a.map(a.qk + a.query_width(), a.key_width(), a.qk_width()), run);
-    value_(x, a.map(a.v, a.value_width(), a.value_width()), run);
-    return a;
+  View<float> attended(const Activations& a) const {
+    return {a.attended, a.sequences, a.tokens, heads().num_heads(), heads().value_dim()};
   }
-
   template <class Source>
   void attend(const Activations& a, const Source& source, const headwise::Options& options, Eigen::Ref<Matrix> y,
               ExecutorRef run) const {
-    const View<float> out(a.attended, a.sequences, a.tokens, heads().num_heads(), heads().value_dim());
-    attention_(View<const float>(a.query()), source, out, options, run);
-    output_(a.map(a.attended, a.attended_width(), a.attended_width()), y, run);
+    attention_(View<const float>(a.query()), source, attended(a), options, run);
+    projections_.project_output(a, y, run);
   }
 
   Options options_;
   Attention<Heads<>> attention_;
+  detail::AttentionProjections projections_;
   std::optional<Rope> rope_;
-  Linear query_, key_, value_, output_;
-  bool has_weights_ = false;
 };
 
 }  // namespace headwise::nn

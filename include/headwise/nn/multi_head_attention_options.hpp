@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <tuple>
 #include <vector>
 
 #include "headwise/core/error.hpp"
@@ -86,6 +87,15 @@ inline MultiHeadAttentionOptions resolve(MultiHeadAttentionOptions options) {
   }
   if (options.rope) options.rope = Rope(heads.head_dim(), *options.rope).options();
   return options;
+}
+
+/// Whether layers of these resolved options may share the plan of a step.
+inline bool attend_alike(const MultiHeadAttentionOptions& a, const MultiHeadAttentionOptions& b) {
+  const auto parts = [](const MultiHeadAttentionOptions& o) {
+    return std::tie(o.num_heads, o.num_kv_heads, o.head_dim, o.value_dim, o.scale, o.causal, o.window, o.window_right,
+                    o.softcap, o.alibi_slopes, o.relative_bias, o.head_map);
+  };
+  return parts(a) == parts(b);
 }
 
 /// The options of one attention call. Refers to `options`.

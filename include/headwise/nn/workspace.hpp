@@ -3,12 +3,17 @@
 
 #include <Eigen/Core>
 #include <memory>
+#include <vector>
 
 #include "headwise/core/heads.hpp"
 #include "headwise/core/view.hpp"
 #include "headwise/nn/linear.hpp"
 
 namespace headwise::nn {
+
+namespace detail {
+class AttentionProjections;
+}
 
 /// Memory for the intermediate results of a forward pass. It grows to the largest call and is then reused: a decode
 /// loop that keeps one allocates nothing here. One may serve all layers of a model, one call at a time.
@@ -17,6 +22,7 @@ class Workspace {
   Index bytes() const { return size_ * static_cast<Index>(sizeof(float)); }
 
  private:
+  friend class detail::AttentionProjections;
   friend class MultiHeadAttention;
 
   /// At least `floats` floats of any content.
@@ -30,6 +36,7 @@ class Workspace {
 
   std::unique_ptr<float[]> data_;
   Index size_ = 0;
+  std::vector<Index> positions_;  // of a ragged batch's tokens
 };
 
 namespace detail {
@@ -56,9 +63,15 @@ struct Activations {
   View<float> key() const { return view(qk + query_width(), sequences, new_kv_heads); }
   View<float> value() const { return {v, sequences, tokens, new_kv_heads, heads.value_dim()}; }
   View<float> query_and_key() const { return view(qk, sequences, heads.num_heads() + new_kv_heads); }
-  /// of one sequence
-  View<float> query_and_key(Index b) const {
-    return view(qk + b * tokens * qk_width(), 1, heads.num_heads() + new_kv_heads);
+  /// `count` tokens from row `begin` on, as one sequence
+  View<float> query_and_key(Index begin, Index count) const {
+    const Index num_heads = heads.num_heads() + new_kv_heads;
+    return {qk + begin * qk_width(),
+            1,
+            count,
+            num_heads,
+            heads.head_dim(),
+            {count * qk_width(), qk_width(), heads.head_dim(), 1}};
   }
 
  private:

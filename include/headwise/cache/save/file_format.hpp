@@ -147,7 +147,7 @@ inline void parse_storage(std::span<const std::byte> bytes, Index s, std::string
   format.value_dim = field(4, "value_dim", 1, kMaxHeadDim);
   const Index transform = field(5, "transform of keys", 0, 3);
   header.storages.push_back(
-      {format, {(transform & 1) != 0, (transform & 2) != 0, get_number<std::uint64_t>(bytes, at + 24)}, s});
+      {format, {(transform & 1) != 0, (transform & 2) != 0, get_number<std::uint64_t>(bytes, at + 24)}});
   const TokenRange kept{get_number<std::int64_t>(bytes, at + 32), get_number<std::int64_t>(bytes, at + 40),
                         get_number<std::int64_t>(bytes, at + 48)};
   if (!(0 <= kept.sinks && kept.sinks <= kept.begin && kept.begin <= kept.end && kept.end <= kMaxSavedTokens))
@@ -162,8 +162,9 @@ inline void check_same_layout(std::span<const StorageLayout> file, std::span<con
           cache.size(), ", those of the cache");
   for (std::size_t s = 0; s < cache.size(); ++s) {
     const auto same = [&](std::string_view what, const auto& have, const auto& want) {
-      require(have == want, name, ": ", what, " (", have, ") of layer ", cache[s].layer, " must be ", want,
-              ", that of the cache");
+      const Index layer = cache[s].layer;
+      require(have == want, name, ": ", what, " (", have, ") of ", layer < 0 ? "storage " : "layer ",
+              layer < 0 ? static_cast<Index>(s) : layer, " must be ", want, ", that of the cache");
     };
     const TileFormat &have = file[s].format, &want = cache[s].format;
     same("storage type of keys", name_of(have.key_storage), name_of(want.key_storage));

@@ -36,7 +36,7 @@ inline SavedTransform saved_transform(const KeyTransform& transform, const TileF
 struct StorageLayout {
   TileFormat format;
   SavedTransform transform;
-  Index layer;  // that makes its keys and values, where a cache says so; a file does not
+  Index layer = -1;  // that makes its keys and values, where a cache says so; a file does not
 };
 
 template <TokenStore C>
@@ -47,7 +47,7 @@ std::vector<StorageLayout> layout_of(const C& cache) {
   for (Index s = 0; s < cache.num_storages(); ++s) {
     const TileFormat format = cache.storage_format(s);
     layout.push_back({format, saved_transform(cache.storage_transform(s), format),
-                      s < std::ssize(layers) ? layers[static_cast<std::size_t>(s)] : s});
+                      s < std::ssize(layers) ? layers[static_cast<std::size_t>(s)] : -1});
   }
   return layout;
 }
