@@ -145,7 +145,7 @@ TEST_F(Serving, StopsAtTheEndOfATextAndOfTheContext) {
 }
 
 TEST_F(Serving, DrawsAtRandomWhatEachPromptDrawsAlone) {
-  ServerOptions how{.max_batch = 4, .chunk = 30};
+  ServerOptions how{.max_batch = 8, .chunk = 30, .prefix_cache = false};
   how.sampling = {.temperature = 3, .top_p = 0.99, .seed = 11};
   Texts wanted;
   for (const Request& request : requests) wanted.push_back(alone(loaded.model, request, how));
