@@ -39,7 +39,7 @@ class Walk {
         key_storage_(resident(format_.key_storage)),
         value_storage_(resident(format_.value_storage)),
         softmax_{nullptr, memory_.lane_sums, memory_.tile_sums, memory_.weights,
-                 kernels.operand[static_cast<int>(value_storage_)]},
+                 kernels.weights_for(value_storage_)},
         sums_(splits() ? partials.from(item.partial + head * merge_depth(item.segments.count()) * item.rows, value_dim_)
                        : memory_.sums),
         merge_(kernels, item.rows, value_dim_) {
@@ -99,7 +99,7 @@ class Walk {
         row = memory_.dense_row;
       }
       kernels_.prepare_row(row, q.storage, q.dim, head_dim_, factor, operand,
-                           static_cast<char*>(memory_.queries) + r * head_dim_ * size_of(operand));
+                           static_cast<char*>(memory_.queries) + r * row_bytes(operand, head_dim_));
     }
   }
 
@@ -233,16 +233,13 @@ class Walk {
 
   /// The weighted sum, row by row, each over a copy of the values that holds what the row sees and zeros.
   void sum_values_apart(Index first, const void* values, float* output) const {
-    const Index bytes = size_of(value_storage_);
     for (Index r = 0; r < item_.rows; ++r) {
       const Interval keys = in_tile(r, first);
       std::memcpy(memory_.values_copy, values, static_cast<std::size_t>(value_tile_bytes(value_storage_, value_dim_)));
       for (Index t = 0; t < kTileTokens; ++t)
-        for (Index d = 0; d < value_dim_ && (t < keys.begin || t >= keys.end); ++d)
-          std::memset(static_cast<char*>(memory_.values_copy) + value_index(value_storage_, value_dim_, t, d) * bytes,
-                      0, static_cast<std::size_t>(bytes));
+        if (t < keys.begin || t >= keys.end) clear_value(t);
       kernels_.weighted_sum[static_cast<int>(value_storage_)](
-          {static_cast<char*>(memory_.weights) + r * kTileTokens * size_of(softmax_.operand),
+          {static_cast<char*>(memory_.weights) + r * row_bytes(softmax_.operand, kTileTokens),
            memory_.values_copy,
            output + r * value_dim_,
            1,
@@ -251,6 +248,20 @@ class Walk {
            nullptr,
            {values, 0}});
     }
+  }
+
+  /// Token t of the copy becomes 0: its numbers or, where codes have scales, those.
+  void clear_value(Index t) const {
+    auto* const copy = static_cast<char*>(memory_.values_copy);
+    if (has_scales(value_storage_)) {
+      char* const scales = copy + value_code_bytes(value_storage_, value_dim_);
+      for (Index d = 0; d < value_dim_; d += kScaleDims)
+        std::memset(scales + 2 * scale_index(value_storage_, t, d), 0, 2);
+      return;
+    }
+    const Index bytes = size_of(value_storage_);
+    for (Index d = 0; d < value_dim_; ++d)
+      std::memset(copy + value_index(value_storage_, value_dim_, t, d) * bytes, 0, static_cast<std::size_t>(bytes));
   }
 
   const Problem& call_;

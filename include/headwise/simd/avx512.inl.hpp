@@ -6,7 +6,7 @@ inline constexpr int kLanes = 16;
 // 6 rows × 2 vectors × 2 partials are 24 accumulators, enough to hide the FMA's latency at both ends: at one row two
 // chains still deliver 32 bytes a cycle
 inline constexpr int kScorePartials = 2, kScoreVectors = 1, kScoreBigRows = 6, kScoreBigVectors = 2;
-inline constexpr int kSumAccumulators = 8, kSumBigRows = 12;
+inline constexpr int kSumAccumulators = 8, kSumBigRows = 12, kDigitBigRows = 6;
 inline constexpr Index kWidenRows = kStreamRows + 1;
 
 typedef float F __attribute__((vector_size(64)));
