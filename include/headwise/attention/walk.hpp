@@ -38,8 +38,7 @@ class Walk {
         value_bytes_(value_tile_bytes(format_.value_storage, format_.value_dim)),
         key_storage_(resident(format_.key_storage)),
         value_storage_(resident(format_.value_storage)),
-        softmax_{nullptr, memory_.lane_sums, memory_.tile_sums, memory_.weights,
-                 kernels.weights_for(value_storage_)},
+        softmax_{nullptr, memory_.lane_sums, memory_.tile_sums, memory_.weights, kernels.weights_for(value_storage_)},
         sums_(splits() ? partials.from(item.partial + head * merge_depth(item.segments.count()) * item.rows, value_dim_)
                        : memory_.sums),
         merge_(kernels, item.rows, value_dim_) {
@@ -80,10 +79,7 @@ class Walk {
   static constexpr float kLog2e = 1.4426950408889634f;
   /// The storage whose kernels meet the rows: f32 for a tile that is widened first.
   Storage resident(Storage storage) const { return widens(storage) ? Storage::f32 : storage; }
-  bool widens(Storage storage) const {
-    return storage != Storage::f32 && kernels_.operand[static_cast<int>(storage)] == Operand::f32 &&
-           item_.rows >= kernels_.widen_rows;
-  }
+  bool widens(Storage storage) const { return item_.rows >= kernels_.widen_rows[static_cast<int>(storage)]; }
 
   void gather_queries() const {
     const ConstArray& q = call_.queries;
@@ -231,14 +227,22 @@ class Walk {
     return !kernels_.all_finite[static_cast<int>(format_.value_storage)](values, format_.value_dim);
   }
 
-  /// The weighted sum, row by row, each over a copy of the values that holds what the row sees and zeros.
+  /// The weighted sum, row by row, each over a copy of the values that holds what the row sees and zeros; of a type that
+  /// is met by f32 rows in f32, which gives the same bits.
   void sum_values_apart(Index first, const void* values, float* output) const {
+    const bool widened =
+        value_storage_ != Storage::f32 && kernels_.operand[static_cast<int>(value_storage_)] == Operand::f32;
+    const Storage storage = widened ? Storage::f32 : value_storage_;
+    if (widened) {
+      kernels_.widen_values[static_cast<int>(value_storage_)](values, format_.value_dim, memory_.wide_values);
+      values = memory_.wide_values;
+    }
     for (Index r = 0; r < item_.rows; ++r) {
       const Interval keys = in_tile(r, first);
-      std::memcpy(memory_.values_copy, values, static_cast<std::size_t>(value_tile_bytes(value_storage_, value_dim_)));
+      std::memcpy(memory_.values_copy, values, static_cast<std::size_t>(value_tile_bytes(storage, value_dim_)));
       for (Index t = 0; t < kTileTokens; ++t)
-        if (t < keys.begin || t >= keys.end) clear_value(t);
-      kernels_.weighted_sum[static_cast<int>(value_storage_)](
+        if (t < keys.begin || t >= keys.end) clear_value(storage, t);
+      kernels_.weighted_sum[static_cast<int>(storage)](
           {static_cast<char*>(memory_.weights) + r * row_bytes(softmax_.operand, kTileTokens),
            memory_.values_copy,
            output + r * value_dim_,
@@ -250,18 +254,18 @@ class Walk {
     }
   }
 
-  /// Token t of the copy becomes 0: its numbers or, where codes have scales, those.
-  void clear_value(Index t) const {
+  /// Token t of the copied values becomes 0: its numbers or, where codes have scales, those.
+  void clear_value(Storage storage, Index t) const {
     auto* const copy = static_cast<char*>(memory_.values_copy);
-    if (has_scales(value_storage_)) {
-      char* const scales = copy + value_code_bytes(value_storage_, value_dim_);
-      for (Index d = 0; d < value_dim_; d += kScaleDims)
-        std::memset(scales + 2 * scale_index(value_storage_, t, d), 0, 2);
+    if (has_scales(storage)) {
+      char* const scales = copy + value_code_bytes(storage, value_dim_);
+      for (Index g = 0; g < scales_per_token(storage, value_dim_); ++g)
+        std::memset(scales + 2 * (g * kTileTokens + t), 0, 2);
       return;
     }
-    const Index bytes = size_of(value_storage_);
     for (Index d = 0; d < value_dim_; ++d)
-      std::memset(copy + value_index(value_storage_, value_dim_, t, d) * bytes, 0, static_cast<std::size_t>(bytes));
+      std::memset(copy + value_index(storage, value_dim_, t, d) * size_of(storage), 0,
+                  static_cast<std::size_t>(size_of(storage)));
   }
 
   const Problem& call_;

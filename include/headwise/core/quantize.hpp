@@ -15,7 +15,7 @@
 //               beyond the largest (448, 57344) become the largest. e4m3 has no infinity, which becomes NaN.
 //   int8        code − 128 units of the token's scale, −127 … 127
 //   int4        code − 8 units of the scale of its token and 32 dimensions, −8 … 7
-// Scales are bf16, so code · scale is a float without rounding: stored numbers are exact floats for every type. A group
+// Scales are bf16 and never so large that a number overflows, so code · scale is a float without rounding: stored numbers are exact floats for every type. A group
 // with an infinity or a NaN has the scale NaN: all of it reads as NaN.
 
 namespace headwise {
@@ -85,11 +85,14 @@ constexpr float from_e5m2_bits(std::uint8_t code) {
   return from_f16_bits(static_cast<std::uint16_t>(code << 8));  // its upper byte
 }
 
+/// bf16 bits of the largest scales: the largest code times one is a float, and larger numbers become it.
+inline constexpr std::uint16_t kInt8LargestScale = 0x7bffu, kInt4LargestScale = 0x7dffu;  // below 2^121, 2^125
+
 /// bf16 bits of the scale of numbers whose largest magnitude is `largest` (not finite: NaN): max/127, rounded up.
 constexpr std::uint16_t int8_scale(float largest) {
   if (!(largest <= std::numeric_limits<float>::max())) return 0x7fc0u;
   const auto bits = std::bit_cast<std::uint32_t>(largest / 127.0f);
-  return static_cast<std::uint16_t>((bits + 0xffffu) >> 16);
+  return std::min(static_cast<std::uint16_t>((bits + 0xffffu) >> 16), kInt8LargestScale);
 }
 /// Code of x in units of `scale`, which is above 0 and finite.
 constexpr std::uint8_t to_int8_code(float x, float scale) {
@@ -104,7 +107,8 @@ constexpr float from_int8_code(std::uint8_t code, float scale) {
 constexpr std::uint16_t int4_scale(float largest) {
   const std::uint32_t magnitude = std::bit_cast<std::uint32_t>(largest) & 0x7fffffffu;
   if (magnitude >= 0x7f800000u) return 0x7fc0u;
-  const std::uint16_t scale = to_bf16_bits(largest / -8.0f);
+  std::uint16_t scale = to_bf16_bits(largest / -8.0f);
+  if ((scale & 0x7fffu) > kInt4LargestScale) --scale;
   return (scale & 0x7fffu) == 0 && magnitude != 0 ? static_cast<std::uint16_t>(scale | 1u) : scale;  // never to nothing
 }
 /// Code of x in units of `scale`, which is finite and not 0.

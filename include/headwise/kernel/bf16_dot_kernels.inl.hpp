@@ -12,6 +12,7 @@ constexpr TileKernels with_bf16_dot(TileKernels table, Isa isa) {
   constexpr int bf16 = static_cast<int>(Storage::bf16);
   table.isa = isa;
   table.operand[bf16] = StepBf16Dot::kOperand;
+  table.widen_rows[bf16] = kNeverWiden;
   table.scores[bf16] = scores<StepBf16Dot>;
   table.weighted_sum[bf16] = weighted_sum<StepBf16Dot>;
   table.softmax = softmax;

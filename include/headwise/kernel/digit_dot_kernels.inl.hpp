@@ -15,9 +15,9 @@ template <class Codes>
 constexpr void add_codes(TileKernels& table) {
   constexpr int s = static_cast<int>(Codes::kStorage);
   table.operand[s] = Operand::digits;
+  table.widen_rows[s] = kNeverWiden;
   table.scores[s] = digit_scores<Codes>;
   table.weighted_sum[s] = digit_sum<Codes>;
-  table.all_finite[s] = scales_finite<Codes>;
 }
 
 /// `table` of the ISA below, with int8 and int4 as integers.

@@ -62,7 +62,8 @@ HEADWISE_INLINE void digit_dots(const char* a, Index a_stride, const char* b, co
   for (; units > 0; --units) {
     I codes[2][NV];
     HEADWISE_UNROLL for (int r = 0; r < kRequests; ++r) ahead.request();
-    HEADWISE_UNROLL for (int j = 0; j < NV; ++j) Codes::load(b + j * strides.vector, strides.step, codes[0][j], codes[1][j]);
+    HEADWISE_UNROLL for (int j = 0; j < NV; ++j)
+        Codes::load(b + j * strides.vector, strides.step, codes[0][j], codes[1][j]);
     HEADWISE_UNROLL for (int h = 0; h < 2; ++h) HEADWISE_UNROLL for (int i = 0; i < MR; ++i) {
       const char* digits = a + i * a_stride + 8 * h;
       constexpr int kPartial = P - 1;

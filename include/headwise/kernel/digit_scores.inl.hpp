@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Scores of int8 and int4 keys: rows as digits · K tile. A score is
-//   (Σ_groups float(Σ codes · integers) · scale of the token) · unit of the row,
+//   (Σ_groups float(Σ codes · integers) · scale of the token) · unit of the row
 // a function of the row's own query and of the key.
 
 /// Rows of the next register tile of so many, of `of` in all.
@@ -35,7 +35,7 @@ HEADWISE_INLINE M digit_score_rows(const ScoreArgs& args, const SoftmaxState* so
       digit_dots<Codes>(rows + 2 * d, a_stride, keys + d / 8 * strides.unit, strides,
                         std::min(Codes::kScaleGroup, dim - d) / 8, ahead, start, dots);
       HEADWISE_UNROLL for (int j = 0; j < NV; ++j) {
-        const F scale = load_scales(scales + 2 * (group * kTileTokens + token + j * kLanes));
+        const F scale = load_scales(scales + 2 * (group * kTileTokens + token + j * kLanes)) * splat(kSumShift);
         HEADWISE_UNROLL for (int i = 0; i < MR; ++i) s[i][j] = fma(to_float(dots[i][j]), scale, s[i][j]);
       }
       d += Codes::kScaleGroup;

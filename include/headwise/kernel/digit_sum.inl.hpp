@@ -29,8 +29,7 @@ HEADWISE_INLINE void digit_sum_panel(const SumArgs& args, const WeightDigits<MR>
 template <class Codes, int MR>
 HEADWISE_INLINE void digit_sum_rows(const SumArgs& args, Index row, Index group, Index groups) {
   const float* const p = static_cast<const float*>(args.weights) + row * kTileTokens;
-  const char* const scales =
-      static_cast<const char*>(args.values) + value_code_bytes(Codes::kStorage, args.value_dim);
+  const char* const scales = static_cast<const char*>(args.values) + value_code_bytes(Codes::kStorage, args.value_dim);
   const Index units = ceil_div(args.ends ? args.ends[row + MR - 1] : args.tokens, 8);
   const Index panels = ceil_div(args.value_dim, kPanelDims), parts = panels * groups;
   // of int4, the next panel's weights are made before this one's products: the long way from a row's largest weight to
@@ -73,14 +72,4 @@ void digit_sum(const SumArgs& args) {
         digit_sum_rows<Codes, 1>(args, row, group, groups);
     }
   }
-}
-
-/// Codes are finite; scales may not be.
-template <class Codes>
-bool scales_finite(const void* values, Index value_dim) {
-  const char* const scales = static_cast<const char*>(values) + value_code_bytes(Codes::kStorage, value_dim);
-  const Index count = kTileTokens * scales_per_token(Codes::kStorage, value_dim);
-  F probe = zero();
-  for (Index i = 0; i < count; i += kLanes) probe = fma(load_scales(scales + 2 * i), zero(), probe);
-  return !any(not_le(probe, zero()));
 }

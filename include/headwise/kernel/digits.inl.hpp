@@ -4,6 +4,8 @@
 // exact, so no order of summation shows; what is lost is half a unit per number, 2^-16 of the row's largest.
 
 inline constexpr float kDigitRange = 32639.0f;  // 256·127 + 127
+/// Sums of codes · integers are brought down by this, and units up: a sum times a scale is then no larger than it needs be.
+inline constexpr float kSumShift = 0x1p-24f;
 
 /// 1 / unit and unit of a row. Where the largest magnitude is not finite the unit is NaN, and so is all that is computed
 /// with the row; for rows of zeros any unit serves.
@@ -11,9 +13,10 @@ struct DigitScale {
   float unit, inverse;
 
   HEADWISE_INLINE explicit DigitScale(float largest) {
-    constexpr float kLeast = 0x1p-100f;  // keeps the inverse finite; lesser rows lose digits
+    constexpr float kLeast = 0x1p-110f;  // keeps the inverse finite; lesser rows lose digits
     constexpr float kUnit = 1.0f / kDigitRange;
     const float magnitude = largest < kLeast ? kLeast : largest;
+    // of NaN neither comparison holds
     unit = magnitude <= std::numeric_limits<float>::max() ? magnitude * kUnit : std::numeric_limits<float>::quiet_NaN();
     inverse = kDigitRange / magnitude;
   }
@@ -22,7 +25,7 @@ struct DigitScale {
 inline constexpr int kDigitVectors = 32 / kLanes;  // of a block of 32 numbers
 
 /// A query row of `dim` numbers (a multiple of 8, at most kMaxHeadDim):
-///   [dim/4]{upper ×4, lower ×4}, the unit, then where sums start so that they come out as of codes less their zero:
+///   [dim/4]{upper ×4, lower ×4}, the unit / kSumShift, then where sums start so that they come out as of codes less their zero:
 ///   −128·Σv for int8, and for int4 −8·Σv of each 32 dimensions.
 struct DigitRow {
   const char* row;
@@ -67,7 +70,8 @@ inline void prepare_digit_row(const void* q, Storage storage, Index dim, Index p
     std::memcpy(rest + 8 + d / 8, &start, 4);
     total += sum;
   }
-  std::memcpy(rest, &scale.unit, 4);
+  const float unit = scale.unit / kSumShift;
+  std::memcpy(rest, &unit, 4);
   const std::uint32_t start = 0u - total * kInt8Zero;
   std::memcpy(rest + 4, &start, 4);
 }
@@ -124,6 +128,7 @@ struct WeightDigits {
       sums[0] = reduce_add(sum[0]);
     else
       reduce_add(sum, sums);
-    HEADWISE_UNROLL for (int i = 0; i < N; ++i) start[first + i] = (128 * static_cast<int>(kTileTokens) - sums[i]) * zero_code;
+    HEADWISE_UNROLL for (int i = 0; i < N; ++i) start[first + i] =
+        (128 * static_cast<int>(kTileTokens) - sums[i]) * zero_code;
   }
 };

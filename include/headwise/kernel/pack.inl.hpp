@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The caller's row-major memory to tiles, and tiles of narrow storage to f32 tiles: data movement only.
+// The caller's row-major memory to tiles: data movement only.
 
 /// A head's rows lie far apart, where no prefetcher of the hardware finds them: each is asked for this many rows ahead.
 /// A whole tile ahead is too far: at strides of a power of two the rows fall into few sets of the cache.
@@ -129,43 +129,4 @@ void pack_values(const void* rows, Index stride, Index tokens, Index value_dim, 
     for (Index d = t < whole_tokens ? whole_dims : 0; d < value_dim; ++d)
       std::memcpy(out + value_index(Step::kStorage, value_dim, t, d) * kBytes, in + t * stride + d * kBytes,
                   static_cast<std::size_t>(kBytes));
-}
-
-/// `steps` steps of `width` lanes each, to kKappa rows of `width` floats per step.
-template <class Step>
-HEADWISE_INLINE void widen(const char* in, Index steps, Index width, float* out) {
-  for (Index s = 0; s < steps; ++s, out += width * Step::kKappa)
-    for (Index lane = 0; lane < width; lane += kLanes) {
-      const char* at = in + (s * width + lane) * Step::kLaneBytes;
-      if constexpr (Step::kStorage == Storage::bf16) {
-        const I pair = load_bits(at);
-        store(out + lane, (F)(pair << 16));
-        store(out + width + lane, (F)(pair & static_cast<std::int32_t>(0xffff0000u)));
-      } else {
-        store(out + lane, load_as_f32(at, Step::kStorage, 0));
-      }
-    }
-}
-
-template <class Step>
-void widen_keys(const void* tile, Index head_dim, float* out) {
-  widen<Step>(static_cast<const char*>(tile), kTileTokens / kBlockTokens * padded_head_dim(head_dim) / Step::kKappa,
-              kBlockTokens, out);
-}
-
-template <class Step>
-void widen_values(const void* tile, Index value_dim, float* out) {
-  const auto* in = static_cast<const char*>(tile);
-  for (Index d = 0; d < padded_value_dim(value_dim); d += kPanelDims)
-    widen<Step>(in + d * kTileTokens * size_of(Step::kStorage), kTileTokens / Step::kKappa, panel_dims(value_dim, d),
-                out + d * kTileTokens);
-}
-
-/// 0·x is 0 for finite x and NaN otherwise.
-template <class Step>
-bool all_finite(const void* values, Index value_dim) {
-  const Index count = kTileTokens * padded_value_dim(value_dim);
-  F probe = zero();
-  for (Index i = 0; i < count; i += kLanes) probe = fma(load_as_f32(values, Step::kStorage, i), zero(), probe);
-  return !any(not_le(probe, zero()));
 }

@@ -11,13 +11,6 @@ HEADWISE_INLINE void store_bf16(void* p, F v) {
   std::memcpy(p, &out, sizeof out);
 }
 
-HEADWISE_INLINE F load_bf16(const void* p) {
-  typedef std::uint16_t Narrow __attribute__((vector_size(2 * kLanes)));
-  Narrow in;
-  std::memcpy(&in, p, sizeof in);
-  return (F)(__builtin_convertvector(in, U) << 16);
-}
-
 HEADWISE_INLINE F load_as_f32(const void* p, Storage storage, Index at) {
   const char* bytes = static_cast<const char*>(p) + at * size_of(storage);
   if (storage == Storage::f16) return load_f16(bytes);

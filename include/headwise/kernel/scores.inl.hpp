@@ -23,23 +23,46 @@ constexpr Index score_rows_at_once(Index rows, Index of) {
   return rows < kScoreBigRows ? rows : kScoreBigRows;
 }
 
-/// One register tile: MR rows by NV vectors of tokens, `b_stride` bytes apart. Dimension d goes to partial
-/// d mod kScorePartials, and the partials are added at the end: the summation order of every score on this ISA.
-template <class Step, int MR, int NV>
-HEADWISE_INLINE void score_tile(const char* a, Index a_stride, const char* b, Index b_stride, Index head_dim,
-                                Ahead& ahead, F (&out)[MR][NV]) {
-  constexpr int P = kScorePartials, kUnroll = 4;
+/// Steps at a time: 4, or as many as make the 8 dimensions that head_dim is a multiple of.
+template <class Step>
+inline constexpr int kScoreUnroll = Step::kKappa <= 2 ? 4 : 8 / Step::kKappa;
+
+/// `dims` dimensions of MR rows by NV vectors of tokens, `b_stride` bytes apart; a and b move on.
+template <class Step, int P, int MR, int NV, class... Scales>
+HEADWISE_INLINE void score_steps(F (&acc)[P][MR][NV], const char*& a, Index a_stride, const char*& b, Index b_stride,
+                                 Index dims, Ahead<kScoreUnroll<Step>>& ahead, const Scales&... scales) {
+  constexpr int kUnroll = kScoreUnroll<Step>;
   constexpr Index kStepBytes = kBlockTokens * Step::kLaneBytes;
-  F acc[P][MR][NV];
-  HEADWISE_UNROLL for (int p = 0; p < P; ++p) HEADWISE_UNROLL for (int i = 0; i < MR; ++i)
-      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[p][i][j] = zero();
-  for (Index step = 0; step < head_dim / Step::kKappa; step += kUnroll) {
+  for (Index step = 0; step < dims / Step::kKappa; step += kUnroll) {
     HEADWISE_UNROLL for (int u = 0; u < kUnroll; ++u) {
       ahead.request(u);
-      Step::run(acc, u, a + u * Step::kRowBytes, a_stride, b + u * kStepBytes, b_stride);
+      Step::run(acc, u, a + u * Step::kRowBytes, a_stride, b + u * kStepBytes, b_stride, scales...);
     }
     a += kUnroll * Step::kRowBytes;
     b += kUnroll * kStepBytes;
+  }
+}
+
+/// One register tile: MR rows by NV vectors of tokens from `token` on. Dimension d goes to partial d mod kScorePartials,
+/// and the partials are added at the end: the summation order of every score on this ISA.
+template <class Step, int MR, int NV>
+HEADWISE_INLINE void score_tile(const char* a, Index a_stride, const ScoreArgs& args, Index token,
+                                Ahead<kScoreUnroll<Step>>& ahead, F (&out)[MR][NV]) {
+  constexpr int P = kScorePartials;
+  const Index block_bytes = args.head_dim / Step::kKappa * kBlockTokens * Step::kLaneBytes;
+  const Index b_stride = kLanes == kBlockTokens ? block_bytes : kLanes * Step::kLaneBytes;
+  const char* b = static_cast<const char*>(args.keys) + token / kBlockTokens * block_bytes +
+                  token % kBlockTokens * Step::kLaneBytes;
+  F acc[P][MR][NV];
+  HEADWISE_UNROLL for (int p = 0; p < P; ++p) HEADWISE_UNROLL for (int i = 0; i < MR; ++i)
+      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[p][i][j] = zero();
+  if constexpr (Step::kScaled) {
+    const Index group = Step::kStorage == Storage::int4 ? kScaleDims : args.head_dim;
+    for (Index d = 0; d < args.head_dim; d += group)
+      score_steps<Step>(acc, a, a_stride, b, b_stride, std::min(group, args.head_dim - d), ahead,
+                        KeyScales<typename Step::Format, NV>(args.keys, args.head_dim, token, d));
+  } else {
+    score_steps<Step>(acc, a, a_stride, b, b_stride, args.head_dim, ahead);
   }
   HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) {
     if constexpr (P == 1)
@@ -55,16 +78,11 @@ template <class Step, int MR, int NV>
 HEADWISE_INLINE M score_rows(const ScoreArgs& args, const SoftmaxState* softmax, Index row, const ScoreSpan& span) {
   const Index steps = args.head_dim / Step::kKappa;
   const Index a_stride = args.head_dim * Step::kRowBytes / Step::kKappa;
-  const Index block_bytes = steps * kBlockTokens * Step::kLaneBytes;
-  const Index b_stride = kLanes == kBlockTokens ? block_bytes : kLanes * Step::kLaneBytes;
-  Ahead ahead(args.ahead, span.part, span.parts, span.tokens / (NV * kLanes) * steps);
+  Ahead<kScoreUnroll<Step>> ahead(args.ahead, span.part, span.parts, span.tokens / (NV * kLanes) * steps);
   M over = none();
   for (Index token = span.first; token < span.first + span.tokens; token += NV * kLanes) {
-    const char* keys = static_cast<const char*>(args.keys) + token / kBlockTokens * block_bytes +
-                       token % kBlockTokens * Step::kLaneBytes;
     F s[MR][NV];
-    score_tile<Step, MR, NV>(static_cast<const char*>(args.queries) + row * a_stride, a_stride, keys, b_stride,
-                             args.head_dim, ahead, s);
+    score_tile<Step, MR, NV>(static_cast<const char*>(args.queries) + row * a_stride, a_stride, args, token, ahead, s);
     if (softmax) {
       HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) over =
           over | weigh(s[i][j], splat(softmax->max[row + i]), *softmax, row + i, token + j * kLanes);

@@ -3,7 +3,8 @@
 //   acc[row][vector] += broadcast(a[row][step]) · b[step][vector]
 // A storage type says how many bytes a lane of b has, how many elements a step multiplies and how the row is kept.
 
-/// One part of AheadArgs, asked for by four requests at a time.
+/// One part of AheadArgs, asked for by `kTogether` requests at a time; four where the rows lie apart.
+template <int kTogether>
 class Ahead {
  public:
   HEADWISE_INLINE Ahead(const AheadArgs& all, Index part, Index parts, Index requests) {
@@ -11,7 +12,7 @@ class Ahead {
     if (all.stride == 0) {
       next_ = begin + all.bytes * part / parts;
       step_ = all.bytes / (parts * requests);
-      jump_ = 4 * step_;
+      jump_ = kTogether * step_;
       flip_ = 0;
     } else {  // rows of one or two jumps
       next_ = begin + kTileTokens * part / parts * all.stride;
@@ -20,10 +21,10 @@ class Ahead {
       flip_ = all.row_bytes > 256 ? 256 ^ (all.stride - 256) : 0;
     }
   }
-  /// u counts 0, 1, 2, 3, 0, …
+  /// u counts 0, 1, … kTogether − 1, 0, …
   HEADWISE_INLINE void request(int u) {
     __builtin_prefetch(next_ + u * step_, 0, 2);
-    if (u != 3) return;
+    if (u != kTogether - 1) return;
     next_ += jump_;
     jump_ ^= flip_;
   }
@@ -31,6 +32,21 @@ class Ahead {
  private:
   const char* next_;
   Index step_, jump_, flip_;
+};
+
+/// kLanes bf16.
+HEADWISE_INLINE F load_bf16(const void* p) {
+  typedef std::uint16_t Narrow __attribute__((vector_size(2 * kLanes)));
+  Narrow in;
+  std::memcpy(&in, p, sizeof in);
+  return (F)(__builtin_convertvector(in, U) << 16);
+}
+
+/// Of types without scales, in the place of any of these.
+struct NoScales {
+  HEADWISE_INLINE NoScales of_step(Index) const { return {}; }
+  HEADWISE_INLINE F apply(F number, int, int) const { return number; }
+  HEADWISE_INLINE F widen(F number, int) const { return number; }
 };
 
 /// acc[i][j] += a[i] · v[j], a of one float a row.
@@ -47,6 +63,12 @@ struct StepF32 {
   static constexpr Operand kOperand = Operand::f32;
   static constexpr int kKappa = 1, kLaneBytes = 4, kRowBytes = 4;  // of b and of a, per step
   static constexpr bool kManyRows = true;  // else more than kStreamRows meet a tile that was widened first
+  static constexpr bool kScaled = false;   // else `run` is given the scales, too
+
+  /// The elements of a vector of b, one vector each.
+  static HEADWISE_INLINE void load_elements(const char* b, F (&v)[kKappa]) {
+    v[0] = load(reinterpret_cast<const float*>(b));
+  }
 
   template <int P, int MR, int NV>
   static HEADWISE_INLINE void run(F (&acc)[P][MR][NV], int step, const char* a, Index a_stride, const char* b,
@@ -61,7 +83,9 @@ struct StepF16 {
   static constexpr Storage kStorage = Storage::f16;
   static constexpr Operand kOperand = Operand::f32;
   static constexpr int kKappa = 1, kLaneBytes = 2, kRowBytes = 4;
-  static constexpr bool kManyRows = false;
+  static constexpr bool kManyRows = false, kScaled = false;
+
+  static HEADWISE_INLINE void load_elements(const char* b, F (&v)[kKappa]) { v[0] = load_f16(b); }
 
   template <int P, int MR, int NV>
   static HEADWISE_INLINE void run(F (&acc)[P][MR][NV], int step, const char* a, Index a_stride, const char* b,
@@ -76,7 +100,13 @@ struct StepBf16 {
   static constexpr Storage kStorage = Storage::bf16;
   static constexpr Operand kOperand = Operand::f32;
   static constexpr int kKappa = 2, kLaneBytes = 4, kRowBytes = 8;
-  static constexpr bool kManyRows = false;
+  static constexpr bool kManyRows = false, kScaled = false;
+
+  static HEADWISE_INLINE void load_elements(const char* b, F (&v)[kKappa]) {
+    const I pair = load_bits(b);
+    v[0] = (F)(pair << 16);
+    v[1] = (F)(pair & static_cast<std::int32_t>(0xffff0000u));
+  }
 
   // a pair of bf16 in a 32-bit lane is two floats by a shift and a mask; element e of the pair is dimension
   // 2·step + e, so it goes to partial e mod P: the order of f32
@@ -85,9 +115,10 @@ struct StepBf16 {
                                   Index b_stride) {
     F even[NV], odd[NV];
     HEADWISE_UNROLL for (int j = 0; j < NV; ++j) {
-      const I pair = load_bits(b + j * b_stride);
-      even[j] = (F)(pair << 16);
-      odd[j] = (F)(pair & static_cast<std::int32_t>(0xffff0000u));
+      F pair[2];
+      load_elements(b + j * b_stride, pair);
+      even[j] = pair[0];
+      odd[j] = pair[1];
     }
     HEADWISE_UNROLL for (int i = 0; i < MR; ++i) {
       const float* x = reinterpret_cast<const float*>(a + i * a_stride);
@@ -102,7 +133,7 @@ struct StepBf16Dot {
   static constexpr Storage kStorage = Storage::bf16;
   static constexpr Operand kOperand = Operand::bf16_pair;
   static constexpr int kKappa = 2, kLaneBytes = 4, kRowBytes = 4;
-  static constexpr bool kManyRows = true;
+  static constexpr bool kManyRows = true, kScaled = false;
 
   template <int P, int MR, int NV>
   static HEADWISE_INLINE void run(F (&acc)[P][MR][NV], int step, const char* a, Index a_stride, const char* b,

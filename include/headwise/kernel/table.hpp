@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string_view>
 
 #include "headwise/core/index.hpp"
@@ -31,6 +32,9 @@ constexpr Index row_bytes(Operand operand, Index dim) {
   if (operand == Operand::digits) return round_up(2 * dim + 8 + 4 * ceil_div(dim, kScaleDims), 16);
   return operand == Operand::f32 ? 4 * dim : 2 * dim;
 }
+
+/// `widen_rows` of a storage type whose kernels take any number of rows.
+inline constexpr Index kNeverWiden = std::numeric_limits<Index>::max();
 
 /// Up to so many rows walk K and V at the pace of memory: each line is met once, or twice within a few kilobytes.
 inline constexpr Index kStreamRows = 8;
@@ -97,9 +101,9 @@ struct ProductArgs {
 /// C++. All functions take 64-bit sizes, write only what they name and never allocate or throw.
 struct TileKernels {
   Isa isa;
-  /// From this many rows on, tiles of bf16 and f16 that meet f32 rows are widened first; `scores` and `weighted_sum` of
-  /// those types are for fewer rows.
-  Index widen_rows;
+  /// From this many rows on, a tile of the storage type is widened to f32 first: `scores` and `weighted_sum` of that type
+  /// are for fewer rows, and null where it is 1. A type with another operand than f32 is never widened.
+  Index widen_rows[kStorages];
   /// How rows are kept for keys or values of each storage type.
   Operand operand[kStorages];
 
@@ -124,11 +128,13 @@ struct TileKernels {
   /// to[d] = to[d]·a + from[d]·b over `count` (a multiple of 16) floats: two partial outputs become one.
   void (*blend)(float* to, float a, const float* from, float b, Index count);
 
-  /// A K or V tile as f32, for many rows on an ISA that widens: same layout rules, same bits as widening on the fly.
+  /// A K or V tile as f32, each number exactly as it reads (core/quantize.hpp): same layout rules, same bits of scores and
+  /// sums as by the type's own kernels on f32 rows.
   void (*widen_keys[kStorages])(const void* tile, Index head_dim, float* out);
   void (*widen_values[kStorages])(const void* tile, Index value_dim, float* out);
 
-  /// `tokens` rows (1 … 64, dense in dim, `stride` bytes apart) of a storage type to a tile of it; the rest is zeroed.
+  /// `tokens` rows (1 … 64, dense in dim, `stride` bytes apart) of a storage type of arrays to a tile of it; the rest is
+  /// zeroed.
   void (*pack_keys[kStorages])(const void* rows, Index stride, Index tokens, Index head_dim, void* tile);
   void (*pack_values[kStorages])(const void* rows, Index stride, Index tokens, Index value_dim, void* tile);
   /// Whether a V tile (value_dim padded) holds neither infinity nor NaN.

@@ -49,6 +49,13 @@ HEADWISE_INLINE F pin(F v) {
   asm("" : "+x"(v));
   return v;
 }
+template <int E>
+HEADWISE_INLINE F byte_to_float(I v) {
+  typedef char Bytes __attribute__((vector_size(32)));
+  constexpr char z = -128, a = E, b = 4 + E, c = 8 + E, d = 12 + E;  // to the low byte of its lane, zeros above
+  const Bytes order = {a, z, z, z, b, z, z, z, c, z, z, z, d, z, z, z, a, z, z, z, b, z, z, z, c, z, z, z, d, z, z, z};
+  return (F)_mm256_cvtepi32_ps(_mm256_shuffle_epi8((__m256i)v, (__m256i)order));
+}
 HEADWISE_INLINE F load_f16(const void* p) {
   return (F)_mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)));
 }

@@ -6,7 +6,7 @@ inline constexpr int kLanes = 16;
 // 6 rows × 2 vectors × 2 partials are 24 accumulators, enough to hide the FMA's latency at both ends: at one row two
 // chains still deliver 32 bytes a cycle
 inline constexpr int kScorePartials = 2, kScoreVectors = 1, kScoreBigRows = 6, kScoreBigVectors = 2;
-inline constexpr int kSumAccumulators = 8, kSumBigRows = 12, kDigitBigRows = 6;
+inline constexpr int kSumAccumulators = 8, kSumBigRows = 12;
 inline constexpr Index kWidenRows = kStreamRows + 1;
 
 typedef float F __attribute__((vector_size(64)));
@@ -55,6 +55,13 @@ HEADWISE_INLINE F scale_exp2(F p, F x) { return (F)_mm512_mask_scalef_ps((__m512
 HEADWISE_INLINE F pin(F v) {
   asm("" : "+v"(v));
   return v;
+}
+template <int E>
+HEADWISE_INLINE F byte_to_float(I v) {
+  // one shuffle: to the low byte of its lane, zeros above
+  constexpr int z = 0x80, order = E | z << 8 | z << 16 | z << 24;
+  const __m512i lanes = _mm512_set4_epi32(order + 12, order + 8, order + 4, order);
+  return (F)_mm512_maskz_cvtepi32_ps(0xffff, _mm512_shuffle_epi8((__m512i)v, lanes));
 }
 HEADWISE_INLINE F load_f16(const void* p) {
   return (F)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(static_cast<const __m256i*>(p)));

@@ -37,6 +37,10 @@ HEADWISE_INLINE F pin(F v) {
   asm("" : "+x"(v));
   return v;
 }
+template <int E>
+HEADWISE_INLINE F byte_to_float(I v) {
+  return (F)_mm_cvtepi32_ps((__m128i)((U)v >> 8 * E & 0xff));
+}
 HEADWISE_INLINE F load_f16(const void* p) {
   // the exponent moves by 112; one multiplication does it for normal and subnormal numbers alike
   const __m128i h = _mm_unpacklo_epi16(_mm_loadl_epi64(static_cast<const __m128i*>(p)), _mm_setzero_si128());

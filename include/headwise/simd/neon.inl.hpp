@@ -40,6 +40,10 @@ HEADWISE_INLINE F pin(F v) {
   asm("" : "+w"(v));
   return v;
 }
+template <int E>
+HEADWISE_INLINE F byte_to_float(I v) {
+  return (F)vcvtq_f32_u32((uint32x4_t)((U)v >> 8 * E & 0xff));
+}
 HEADWISE_INLINE F load_f16(const void* p) {
   float16x4_t h;
   std::memcpy(&h, p, sizeof h);

@@ -11,6 +11,7 @@
 //   load(p) store(p, v)            kLanes floats, unaligned
 //   load_bits(p)                   kLanes 32-bit words, unaligned
 //   load_f16(p)                    kLanes binary16 → F            store_f16(p, v)   rounds to nearest even
+//   byte_to_float<E>(v)            byte E of every lane of v: 0 … 255
 //   splat(x) zero()                all lanes x, 0
 //   fma(a, b, c)                   a·b + c; one rounding, except on the baseline (no FMA there): two
 //   accumulate(acc, a, b)          acc + a·b, as fma; meant to stay in acc's register
@@ -27,9 +28,8 @@
 //   kScoreVectors                  vectors of tokens per pass for up to kSmallRows rows
 //   kScoreBigRows, kScoreBigVectors  the register tile of prefill
 //   kSumAccumulators               accumulators of a weighted sum of up to kSmallRows rows
-//   kWidenRows                     from this many rows on, tiles of bf16 and f16 are widened to f32 first (8 rows of bf16 on
+//   kWidenRows                     from this many rows on, tiles of narrow types are widened to f32 first (8 rows of bf16 on
 //                                  AVX-512: 70 % of the roofline in registers, 52 % a tile at a time); 1 or kStreamRows + 1
-//   kDigitBigRows                  rows of prefill's register tile of integer products, by two vectors and two digits
 //   kSumBigRows                    rows of the weighted sum's register tile of prefill, by two vectors
 //
 // An ISA that multiplies pairs of bf16 (simd/bf16_dot.inl.hpp) is included with HEADWISE_BF16_DOT defined and also defines
@@ -38,6 +38,7 @@
 //   narrow_bf16(p, v)              store kLanes bf16, rounded to nearest even
 //
 // An ISA that multiplies 8-bit integers (simd/digit_dot.inl.hpp) also defines
+//   kDigitBigRows                  rows of prefill's register tile, by two vectors and two digits
 //   splat_bits(p)                  I: the 32 bits at p in all lanes
 //   dot_digits(acc, codes, digits) acc + Σ of the lane's four unsigned codes · signed digits, modulo 2^32
 //   dot_digits_at(acc, codes, p)   the same with the 32 bits at p in all lanes as digits

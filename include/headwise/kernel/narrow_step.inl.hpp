@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: MIT
+// Steps of the types with 4 or 8 elements a lane: 8-bit floats, and codes that count units of a scale. What they multiply
+// are exactly the floats that the numbers stand for (core/quantize.hpp), as if the tile were f32.
+
+/// Byte E of every lane as an 8-bit float: the bits moved to where a float has them, with the bias of its exponent. Where
+/// the exponent is 0 the number has no leading one: twice the value less the least normal number is right there, and
+/// nowhere smaller than the value. (A product with a power of two would take subnormal numbers, which are slow.)
+template <int E>
+HEADWISE_INLINE F e4m3_to_float(I v) {
+  const U x = (U)v << (24 - 8 * E), magnitude = x >> 4 & 0x07f00000u;
+  const F value = (F)(magnitude + 0x3c000000u);
+  const U number = (U)min(value, fma(value, splat(2.0f), splat(-0x1p-6f)));
+  const U nan = (U)((I)magnitude == 0x07f00000) & 0x3bd00000u;  // from where 480 would be to the quiet NaN
+  return (F)((number + nan) | (x & 0x80000000u));
+}
+template <int E>
+HEADWISE_INLINE F e5m2_to_float(I v) {
+  const U x = (U)v << (24 - 8 * E), magnitude = x >> 3 & 0x0fe00000u;
+  const F value = (F)(magnitude + 0x38000000u);
+  const U number = (U)min(value, fma(value, splat(2.0f), splat(-0x1p-14f)));
+  const U special = (U)((I)magnitude > 0x0f7fffff) & 0x7f800000u;
+  return (F)(number | special | (x & 0x80000000u));
+}
+
+// Each format says what element E of a lane is before scales: element<E>(lane).
+struct FormatE4m3 {
+  static constexpr Storage kStorage = Storage::e4m3;
+  template <int E>
+  static HEADWISE_INLINE F element(I lane) {
+    return e4m3_to_float<E>(lane);
+  }
+};
+struct FormatE5m2 {
+  static constexpr Storage kStorage = Storage::e5m2;
+  template <int E>
+  static HEADWISE_INLINE F element(I lane) {
+    return e5m2_to_float<E>(lane);
+  }
+};
+struct FormatInt8 {
+  static constexpr Storage kStorage = Storage::int8;
+  static constexpr int kZero = kInt8Zero;
+  template <int E>
+  static HEADWISE_INLINE F element(I lane) {
+    return byte_to_float<E>(lane);
+  }
+};
+struct FormatInt4 {
+  static constexpr Storage kStorage = Storage::int4;
+  static constexpr int kZero = kInt4Zero;
+  template <int E>
+  static HEADWISE_INLINE F element(I lane) {
+    return byte_to_float<E % 4>((E < 4 ? lane : (I)((U)lane >> 4)) & 0x0f0f0f0f);
+  }
+};
+
+// Scales turn code e of a step into its number: `apply` in one FMA, which has nothing to round; `widen` without one, for
+// an ISA that lacks it.
+
+/// Scales of a K tile, of NV vectors of tokens from `token` on, for the dimensions that share the scale of `dim`.
+template <class Format, int NV>
+struct KeyScales {
+  F scale[NV], offset[NV];
+
+  HEADWISE_INLINE KeyScales(const void* keys, Index head_dim, Index token, Index dim) {
+    const char* at = static_cast<const char*>(keys) + key_code_bytes(Format::kStorage, head_dim) +
+                     2 * scale_index(Format::kStorage, token, dim);
+    HEADWISE_UNROLL for (int j = 0; j < NV; ++j) {
+      scale[j] = load_bf16(at + 2 * kLanes * j);
+      offset[j] = scale[j] * splat(-static_cast<float>(Format::kZero));
+    }
+  }
+  HEADWISE_INLINE F apply(F code, int, int j) const { return fma(code, scale[j], offset[j]); }
+  HEADWISE_INLINE F widen(F code, int) const { return (code - splat(static_cast<float>(Format::kZero))) * scale[0]; }
+};
+
+/// Scales of the tokens of one step over a V panel.
+template <class Format>
+struct StepScales {
+  const float *scale, *offset;
+
+  HEADWISE_INLINE F apply(F code, int e, int) const { return fma(code, splat(scale[e]), splat(offset[e])); }
+  HEADWISE_INLINE F widen(F code, int e) const {
+    return (code - splat(static_cast<float>(Format::kZero))) * splat(scale[e]);
+  }
+};
+
+/// Scales of the panel of a V tile that holds `dim`, one per token.
+template <class Format>
+struct ValueScales {
+  alignas(64) float scale[kTileTokens], offset[kTileTokens];
+
+  HEADWISE_INLINE ValueScales(const void* values, Index value_dim, Index dim) {
+    const char* at = static_cast<const char*>(values) + value_code_bytes(Format::kStorage, value_dim) +
+                     2 * scale_index(Format::kStorage, 0, dim);
+    for (Index t = 0; t < kTileTokens; t += kLanes) {
+      const F x = load_bf16(at + 2 * t);
+      store(scale + t, x);
+      store(offset + t, x * splat(-static_cast<float>(Format::kZero)));
+    }
+  }
+  HEADWISE_INLINE StepScales<Format> of_step(Index token) const { return {scale + token, offset + token}; }
+};
+template <class F_>
+struct StepNarrow {
+  using Format = F_;
+  static constexpr Storage kStorage = Format::kStorage;
+  static constexpr Operand kOperand = Operand::f32;
+  static constexpr int kKappa = static_cast<int>(kappa_of(kStorage)), kLaneBytes = 4, kRowBytes = 4 * kKappa;
+  static constexpr bool kManyRows = false, kScaled = has_scales(kStorage);
+
+  /// Codes as they are, of types with scales.
+  static HEADWISE_INLINE void load_elements(const char* b, F (&v)[kKappa]) {
+    elements(load_bits(b), v, std::make_integer_sequence<int, kKappa>{});
+  }
+
+  template <int P, int MR, int NV, class Scales = NoScales>
+  static HEADWISE_INLINE void run(F (&acc)[P][MR][NV], int, const char* a, Index a_stride, const char* b,
+                                  Index b_stride, const Scales& scales = {}) {
+    I lanes[NV];
+    HEADWISE_UNROLL for (int j = 0; j < NV; ++j) lanes[j] = load_bits(b + j * b_stride);
+    run_elements(acc, a, a_stride, lanes, scales, std::make_integer_sequence<int, kKappa>{});
+  }
+
+ private:
+  template <int... E>
+  static HEADWISE_INLINE void elements(I lane, F (&v)[kKappa], std::integer_sequence<int, E...>) {
+    ((v[E] = Format::template element<E>(lane)), ...);
+  }
+  template <int P, int MR, int NV, class Scales, int... E>
+  static HEADWISE_INLINE void run_elements(F (&acc)[P][MR][NV], const char* a, Index a_stride, const I (&lanes)[NV],
+                                           const Scales& scales, std::integer_sequence<int, E...>) {
+    // a lane's first element is of an even dimension, so element E goes to partial E mod P: the order of f32
+    (run_element<E>(acc[E % P], a + 4 * E, a_stride, lanes, scales), ...);
+  }
+  template <int E, int MR, int NV, class Scales>
+  static HEADWISE_INLINE void run_element(F (&acc)[MR][NV], const char* a, Index a_stride, const I (&lanes)[NV],
+                                          const Scales& scales) {
+    F v[NV];
+    HEADWISE_UNROLL for (int j = 0; j < NV; ++j) v[j] = scales.apply(Format::template element<E>(lanes[j]), E, j);
+    multiply_rows(acc, a, a_stride, v);
+  }
+};
+using StepE4m3 = StepNarrow<FormatE4m3>;
+using StepE5m2 = StepNarrow<FormatE5m2>;
+using StepInt8 = StepNarrow<FormatInt8>;
+using StepInt4 = StepNarrow<FormatInt4>;
