@@ -23,8 +23,10 @@
 
 // where keys and values come from
 #include "headwise/cache/key_transform.hpp"
+#include "headwise/cache/kv_blocks.hpp"
 #include "headwise/cache/kv_cache.hpp"
 #include "headwise/cache/kv_rows.hpp"
+#include "headwise/cache/paged_cache.hpp"
 #include "headwise/cache/tile_source.hpp"
 
 // how scores are made and what a query sees

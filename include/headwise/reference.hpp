@@ -28,6 +28,7 @@ struct Parameters {
   std::optional<double> scale{};                             // unset: 1/sqrt(D)
   bool causal = true;                                        // a query at p sees keys 0 … p
   std::optional<Index> window{};                             // a query at p sees keys from p − window + 1 on
+  Index num_sink_tokens = 0;                                 // so many first keys no window hides from the left
   std::optional<Index> window_right{};                       // a query at p sees keys up to p + window_right
   double softcap = 0;                                        // s → softcap·tanh(s/softcap); 0: none
   std::span<const float> alibi_slopes{};                     // [H] adds −slope·|p − key|; empty: none
@@ -72,7 +73,7 @@ inline Result attend(const Shape& shape, std::span<const double> q, std::span<co
         double& score = weights[static_cast<std::size_t>(t)];
         score = -infinity;
         if (parameters.causal && t > p) continue;
-        if (parameters.window && t <= p - *parameters.window) continue;
+        if (parameters.window && t <= p - *parameters.window && t >= parameters.num_sink_tokens) continue;
         if (parameters.window_right && t > p + *parameters.window_right) continue;
         double dot = 0;
         for (Index d = 0; d < D; ++d) dot += at(q, (i * H + h) * D + d) * at(k, (t * G + g) * D + d);

@@ -8,13 +8,22 @@
 
 #include <array>
 
-#include "tests/attention/run.hpp"
+#include "tests/attention/ragged.hpp"
 #include "tests/support/counted_new.hpp"
 
 namespace headwise {
 namespace {
 
 using namespace testing;
+
+/// One thread that promises three, so that work is split and every call runs where the first one ran.
+struct Promising {
+  Index concurrency() const { return 3; }
+  template <class F>
+  void parallel_for(Index n, F&& f) const {
+    for (Index i = 0; i < n; ++i) f(i);
+  }
+};
 
 TEST(Allocation, OfTheFirstCallAreSeenByTheCounter) {
   const long before = allocations;
@@ -56,6 +65,48 @@ TEST(Allocation, GroupsThatChangeFromCallToCallMakeNone) {
       for (Index first = 0; first <= 8; ++first) call(first, 8 - first);
       EXPECT_EQ(allocations, before) << testing::name_of(source);
     });
+}
+
+TEST(Allocation, MixedStepsMakeNoneAfterTheFirstCall) {
+  const RaggedBatch batch({8, 2, 64}, {{150, 150}, {1, 5000}, {0, 20}, {7, 1100}, {1, 40}});
+  const Options options = batch.over_all({});
+  std::vector<float> out(batch.queries.q.size());
+  const View<const float> q(batch.queries.q.data(), 1, batch.queries.query_tokens, 8, 64);
+  const View<float> output(out.data(), 1, batch.queries.query_tokens, 8, 64);
+  const Gqa<8, 2, 64> attend;
+  const Promising three;
+  for (const Source source : {Source::cache, Source::packed_rows})
+    with_source(batch.keys, {.source = source}, [&](const auto& kv) {
+      attend(q, kv, output, options, three);
+      const long before = allocations;
+      for (int step = 0; step < 5; ++step) attend(q, kv, output, options, three);
+      EXPECT_EQ(allocations, before) << testing::name_of(source);
+    });
+}
+
+TEST(Allocation, APlanMadeAnewForASmallerStepMakesNone) {
+  const Heads<> heads{8, 2, 64};
+  const RaggedBatch large(heads, {{150, 150}, {1, 5000}, {0, 20}, {7, 1100}, {1, 40}}),
+      small(heads, {{100, 150}, {1, 4000}, {0, 20}, {7, 1101}, {1, 0}});
+  std::vector<float> out(large.queries.q.size());
+  const auto attend = Gqa<8, 2, 64>();
+  const Promising three;
+  AttentionPlan plan;
+  const auto step = [&](const RaggedBatch& batch, const auto& kv) {
+    const Index tokens = batch.queries.query_tokens;
+    attend.plan(plan, tokens, kv, batch.over_all({.window = 3000}), three);
+    for (int layer = 0; layer < 3; ++layer)
+      attend(plan, View<const float>(batch.queries.q.data(), 1, tokens, 8, 64), kv,
+             View<float>(out.data(), 1, tokens, 8, 64), three);
+  };
+  with_source(large.keys, {}, [&](const auto& kv) {
+    step(large, kv);
+    const long before = allocations;
+    step(large, kv);
+    step(small, kv);
+    step(large, kv);
+    EXPECT_EQ(allocations, before);
+  });
 }
 
 TEST(Allocation, AppendingATokenMakesNone) {

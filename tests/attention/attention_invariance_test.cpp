@@ -141,6 +141,23 @@ TEST_P(Invariance, APromptGivesTheSameBitsHoweverItIsCut) {
       }
 }
 
+TEST_P(Invariance, WindowsThatBeginInDifferentSegmentsGiveTheBitsOfEachQueryAlone) {
+  // keys are summed in segments of 1024: with these windows the first queries of a call see one segment more than the last
+  for (const auto& [window, keys] : {std::pair<Index, Index>{3500, 4543}, {3500, 6000}, {5200, 6244}, {1030, 5130}}) {
+    const Inputs in = precise({2, 1, 8}, 1, 40, keys, 11);
+    const auto cache = cache_of<float>(in);
+    ThreadPool pool(3);
+    const Results together = run_over(cache, in, {.window = window});
+    EXPECT_EQ(run_over(cache, in, {.window = window}, pool), together);
+    Results apart;
+    for (Index t = 0; t < 40; ++t) {
+      const std::vector<Index> length{keys - 39 + t};
+      append_to(apart, run_over(cache, some_queries(in, t, 1), {.window = window, .key_lengths = length}));
+    }
+    EXPECT_EQ(apart, together) << "window of " << window << ", " << keys << " keys";
+  }
+}
+
 TEST_P(Invariance, ARowGivesTheSameBitsWithAnyNumberOfRowsBesideIt) {
   // without causality all queries see all keys, so each can be asked alone
   for (const Storage storage : kAllStorages)

@@ -31,6 +31,7 @@ inline reference::Parameters parameters_of(const Options& options) {
   if (options.scale) parameters.scale = static_cast<double>(*options.scale);
   parameters.causal = options.causal;
   parameters.window = options.window;
+  parameters.num_sink_tokens = options.num_sink_tokens;
   parameters.window_right = options.window_right;
   parameters.softcap = static_cast<double>(options.softcap);
   parameters.alibi_slopes = options.alibi_slopes;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -34,6 +36,15 @@ std::vector<char> random_rows(Storage storage, Index count, std::mt19937& random
   return rows;  // the elements start at byte 1: misaligned on purpose
 }
 
+/// Rows one behind another as the pack kernels take them, with addresses of nothing behind them.
+struct RowList {
+  RowList(const char* first, Index stride, Index tokens) {
+    for (Index t = 0; t < tokens; ++t) rows[static_cast<std::size_t>(t)] = first + t * stride;
+  }
+  const char* const* data() const { return rows.data(); }
+  std::array<const char*, kTileTokens + kRowsAhead> rows{};
+};
+
 class TileKernelsTest : public testing::EveryTable {};
 
 TEST_P(TileKernelsTest, PackedKeysLieWhereTheLayoutSaysAndPaddingIsZero) {
@@ -44,7 +55,8 @@ TEST_P(TileKernelsTest, PackedKeysLieWhereTheLayoutSaysAndPaddingIsZero) {
         const Index stride = (dim + 3) * size_of(storage) + 1;
         std::vector<char> rows = random_rows(storage, tokens * (dim + 4), random);
         Tile tile(key_tile_bytes(storage, dim));
-        kernels->pack_keys[static_cast<int>(storage)](rows.data() + 1, stride, tokens, dim, tile.data());
+        kernels->pack_keys[static_cast<int>(storage)](RowList(rows.data() + 1, stride, tokens).data(), tokens, dim,
+                                                      tile.data());
         for (Index t = 0; t < kTileTokens; ++t)
           for (Index d = 0; d < padded_head_dim(dim); ++d) {
             const float got = load_element(tile.data(), storage, key_index(storage, dim, t, d));
@@ -63,7 +75,8 @@ TEST_P(TileKernelsTest, PackedValuesLieWhereTheLayoutSaysAndPaddingIsZero) {
         const Index stride = (dim + 3) * size_of(storage) + 1;
         std::vector<char> rows = random_rows(storage, tokens * (dim + 4), random);
         Tile tile(value_tile_bytes(storage, dim));
-        kernels->pack_values[static_cast<int>(storage)](rows.data() + 1, stride, tokens, dim, tile.data());
+        kernels->pack_values[static_cast<int>(storage)](RowList(rows.data() + 1, stride, tokens).data(), tokens, dim,
+                                                        tile.data());
         for (Index t = 0; t < kTileTokens; ++t)
           for (Index d = 0; d < padded_value_dim(dim); ++d) {
             const float got = load_element(tile.data(), storage, value_index(storage, dim, t, d));
@@ -74,20 +87,42 @@ TEST_P(TileKernelsTest, PackedValuesLieWhereTheLayoutSaysAndPaddingIsZero) {
       }
 }
 
+TEST_P(TileKernelsTest, RowsMayLieAnywhere) {
+  std::mt19937 random(12);
+  for (const Storage storage : kEvery)
+    for (const Index dim : {5, 16, 46, 128})
+      for (const Index tokens : {1, 7, 33, 64}) {
+        const Index bytes = dim * size_of(storage);
+        const std::vector<char> rows = random_rows(storage, kTileTokens * dim, random);
+        RowList list(rows.data() + 1, bytes, tokens);
+        std::shuffle(list.rows.begin(), list.rows.begin() + tokens, random);
+        Tile keys(key_tile_bytes(storage, dim)), values(value_tile_bytes(storage, dim));
+        kernels->pack_keys[static_cast<int>(storage)](list.data(), tokens, dim, keys.data());
+        kernels->pack_values[static_cast<int>(storage)](list.data(), tokens, dim, values.data());
+        for (Index t = 0; t < tokens; ++t)
+          for (Index d = 0; d < dim; ++d) {
+            const float want = load_element(list.data()[t], storage, d);
+            ASSERT_EQ(load_element(keys.data(), storage, key_index(storage, dim, t, d)), want);
+            ASSERT_EQ(load_element(values.data(), storage, value_index(storage, dim, t, d)), want);
+          }
+      }
+}
+
 TEST_P(TileKernelsTest, AWidenedTileIsTheSameTileInF32) {
   std::mt19937 random(3);
   for (const Storage storage : {Storage::f16, Storage::bf16})
     for (const Index dim : {5, 16, 46, 64, 80, 128}) {
       const std::vector<char> rows = random_rows(storage, kTileTokens * dim, random);
+      const RowList list(rows.data() + 1, dim * size_of(storage), 64);
       Tile tile(key_tile_bytes(storage, dim)), wide(key_tile_bytes(Storage::f32, dim));
-      kernels->pack_keys[static_cast<int>(storage)](rows.data() + 1, dim * size_of(storage), 64, dim, tile.data());
+      kernels->pack_keys[static_cast<int>(storage)](list.data(), 64, dim, tile.data());
       kernels->widen_keys[static_cast<int>(storage)](tile.data(), dim, static_cast<float*>(wide.data()));
       for (Index t = 0; t < kTileTokens; ++t)
         for (Index d = 0; d < dim; ++d)
           ASSERT_EQ(load_element(wide.data(), Storage::f32, key_index(Storage::f32, dim, t, d)),
                     load_element(rows.data() + 1, storage, t * dim + d));
       Tile values(value_tile_bytes(storage, dim)), wide_values(value_tile_bytes(Storage::f32, dim));
-      kernels->pack_values[static_cast<int>(storage)](rows.data() + 1, dim * size_of(storage), 64, dim, values.data());
+      kernels->pack_values[static_cast<int>(storage)](list.data(), 64, dim, values.data());
       kernels->widen_values[static_cast<int>(storage)](values.data(), dim, static_cast<float*>(wide_values.data()));
       for (Index t = 0; t < kTileTokens; ++t)
         for (Index d = 0; d < dim; ++d)
@@ -120,7 +155,8 @@ TEST_P(TileKernelsTest, RowsAreConvertedScaledAndPaddedExactlyAsSingleElementsAr
   for (const Storage storage : kEvery)
     for (const Index dim : {1, 3, 4, 8, 15, 16, 17, 46, 128}) {
       std::vector<char> q = random_rows(storage, dim, random);
-      for (Index i = 0; i < dim; i += 3) store_element(q.data() + 1, storage, i, specials[static_cast<std::size_t>(i / 3) % 11]);
+      for (Index i = 0; i < dim; i += 3)
+        store_element(q.data() + 1, storage, i, specials[static_cast<std::size_t>(i / 3) % 11]);
       for (const Operand operand : {Operand::f32, Operand::bf16_pair}) {
         const Storage kept = operand == Operand::f32 ? Storage::f32 : Storage::bf16;
         Tile row(padded_head_dim(dim) * 4);
@@ -204,13 +240,14 @@ TEST_P(TileKernelsTest, WeightsArePowersOfTwoWithinOneUlpAndHiddenOnesAreZero) {
 
 TEST_P(TileKernelsTest, ARowIsRescaledOnlyWhenItsOwnScoresExceedTheLazyRange) {
   constexpr Index kRows = 4, kDim = 16;
-  alignas(64) float scores[kRows * 64], max[kRows] = {0, 0, -kInf, 0}, sum[kRows * kMaxLanes] = {}, tile_sum[kRows * kMaxLanes];
+  alignas(64) float scores[kRows * 64], max[kRows] = {0, 0, -kInf, 0}, sum[kRows * kMaxLanes] = {},
+                                        tile_sum[kRows * kMaxLanes];
   alignas(64) float output[kRows * kDim];
   alignas(64) float weights[kRows * 64];
   std::fill_n(scores, kRows * 64, 1.0f);
   std::fill_n(output, kRows * kDim, 8.0f);
-  scores[0 * 64 + 5] = 12.0f;  // at the end of the range: stays
-  scores[1 * 64 + 5] = 13.0f;  // beyond: rescaled by 2^-13
+  scores[0 * 64 + 5] = 12.0f;               // at the end of the range: stays
+  scores[1 * 64 + 5] = 13.0f;               // beyond: rescaled by 2^-13
   std::fill_n(scores + 2 * 64, 64, -kInf);  // sees no key yet
   scores[3 * 64 + 9] = kNan;
   for (Index r = 0; r < kRows; ++r) sum[r * kMaxLanes] = r == 2 ? 0.0f : 4.0f;

@@ -31,6 +31,7 @@ TEST(Options, ImpossibleValuesAreNamed) {
   expect_error([] { check({.scale = kNan}); }, {"scale (nan)", "finite"});
   expect_error([] { check({.scale = kInfinity}); }, {"scale (inf)", "finite"});
   expect_error([] { check({.window = -1}); }, {"window (-1)", "at least 0"});
+  expect_error([] { check({.num_sink_tokens = -1}); }, {"num_sink_tokens (-1)", "at least 0"});
   expect_error([] { check({.window_right = -7}); }, {"window_right (-7)", "at least 0"});
   expect_error([] { check({.softcap = -1.0f}); }, {"softcap (-1)", "at least 0"});
   expect_error([] { check({.softcap = kNan}); }, {"softcap (nan)", "finite"});

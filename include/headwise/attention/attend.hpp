@@ -1,13 +1,20 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "headwise/attention/plan.hpp"
 #include "headwise/attention/problem.hpp"
 #include "headwise/core/linkage.hpp"
 #include "headwise/parallel/executor.hpp"
 
 namespace headwise::detail {
 
-/// Runs a checked call: plan → walk each work item → merge what was split → finish.
+/// Works out a plan in the memory of the one before it.
+void make_plan(Plan& plan, const CallShape& call, Index threads);
+
+/// Runs a checked call of what was planned: walk each work item → merge what was split → finish.
+void attend(const Problem& call, const Plan& plan, const ExecutorRef& executor);
+
+/// Plans a checked call and runs it.
 void attend(const Problem& call, const ExecutorRef& executor);
 
 }  // namespace headwise::detail
@@ -37,6 +44,7 @@ void for_each_item(const std::vector<Item>& items, const ExecutorRef& executor, 
 
 /// Query tokens beyond a sequence's query_length: output 0, lse −inf.
 inline void clear_unused_queries(const Problem& call) {
+  if (call.options->query_lengths.empty()) return;
   const Array &out = call.outputs.values, &lse = call.outputs.lse;
   for (Index b = 0; b < out.sequences; ++b)
     for (Index t = call.num_queries(b); t < out.tokens; ++t)
@@ -91,37 +99,26 @@ inline Buffer& item_memory() {
   return buffer;
 }
 
-/// Merges what the parts of a split have left of one of its KV heads, and finishes it.
-inline void finish_split(const Problem& call, const TileKernels& kernels, const SplitItem& split, Index head,
+/// Merges what several work items have left of one KV head's rows, and finishes them.
+inline void finish_split(const Problem& call, const TileKernels& kernels, const Finish& finish, Index head,
                          const PartialRows& partials, float* dense_row) {
-  const WorkItem& item = split.whole;
+  const WorkItem& item = finish.rows;
   const Index value_dim = padded_value_dim(call.source.format.value_dim);
   SegmentMerge merge(kernels, item.rows, value_dim);
-  Index part = item.partial;
-  for (Index s = item.segments.begin; s < item.segments.end; s += split.part_segments) {
-    const Index end = std::min(s + split.part_segments, item.segments.end), depth = merge_depth(end - s);
-    Index row = part + head * depth * item.rows;
-    SegmentMerge::for_each_block(s, end, [&](Index begin, Index size) {
-      merge.add(partials.from(row, value_dim), begin, size);
-      row += item.rows;
-    });
-    part += item.kv_heads * depth * item.rows;
-  }
+  finish.own.for_each_block(
+      head, [&](Index begin, Index size, Index row) { merge.add(partials.from(row, value_dim), begin, size); });
   finish_rows(call, kernels, item, item.kv_head + head, merge.fold(), dense_row);
 }
 
-HEADWISE_API void attend(const Problem& call, const ExecutorRef& executor) {
+inline void run_plan(const Problem& call, const Plan& plan, Buffer& split_memory, const ExecutorRef& executor) {
   const TileKernels& kernels = tile_kernels();
   const TileFormat& format = call.source.format;
-  CallMemoryLease memory;
-  Plan& plan = memory->plan;
-  plan.make(call, executor.concurrency());
   clear_unused_queries(call);
 
   const Index value_dim = padded_value_dim(format.value_dim), split_rows = plan.partial_rows();
   PartialRows partials{};
   if (split_rows > 0) {
-    partials.max = static_cast<float*>(memory->partials.reserve(split_rows * (value_dim + 2) * 4));
+    partials.max = static_cast<float*>(split_memory.reserve(split_rows * (value_dim + 2) * 4));
     partials.sum = partials.max + split_rows;
     partials.output = partials.sum + split_rows;
   }
@@ -131,15 +128,28 @@ HEADWISE_API void attend(const Problem& call, const ExecutorRef& executor) {
   for (const WorkItem& item : plan.items()) {
     shape.kv_heads = std::max(shape.kv_heads, item.kv_heads);
     shape.rows = std::max(shape.rows, item.rows);
-    shape.depth = std::max(shape.depth, merge_depth(item.segments.count()));
+    shape.depth = std::max(shape.depth, item.segments.depth());
   }
   for_each_item(plan.items(), executor,
                 [&](const WorkItem& item) { walk(call, kernels, item, Workspace(item_memory(), shape), partials); });
-  for_each_item(plan.finishes(), executor, [&](const SplitItem& split) {
+  for_each_item(plan.finishes(), executor, [&](const Finish& finish) {
     const Workspace workspace(item_memory(), shape);
-    for (Index head = 0; head < split.whole.kv_heads; ++head)
-      finish_split(call, kernels, split, head, partials, workspace.dense_row);
+    for (Index head = 0; head < finish.rows.kv_heads; ++head)
+      finish_split(call, kernels, finish, head, partials, workspace.dense_row);
   });
+}
+
+HEADWISE_API void make_plan(Plan& plan, const CallShape& call, Index threads) { plan.make(call, threads); }
+
+HEADWISE_API void attend(const Problem& call, const Plan& plan, const ExecutorRef& executor) {
+  CallMemoryLease memory;
+  run_plan(call, plan, memory->partials, executor);
+}
+
+HEADWISE_API void attend(const Problem& call, const ExecutorRef& executor) {
+  CallMemoryLease memory;
+  memory->plan.make(call, executor.concurrency());
+  run_plan(call, memory->plan, memory->partials, executor);
 }
 
 }  // namespace headwise::detail

@@ -6,8 +6,10 @@
 #include <utility>
 
 #include "headwise/attention/attend.hpp"
+#include "headwise/attention/attention_plan.hpp"
 #include "headwise/attention/check.hpp"
 #include "headwise/attention/packed_rows.hpp"
+#include "headwise/cache/kv_blocks.hpp"
 #include "headwise/cache/kv_cache.hpp"
 #include "headwise/cache/kv_rows.hpp"
 #include "headwise/core/heads.hpp"
@@ -46,33 +48,83 @@ class Attention {
   const HeadsType& heads() const { return heads_; }
   const HeadMap& head_map() const { return map_; }
 
-  /// queries  [sequence][token][head][head_dim] of f32, f16 or bf16
-  /// keys     a KvCache of one layer, cache.layer(i), KvRows over the caller's memory, or any TileSource
+  /// queries  [sequence][token][head][head_dim] of f32, f16 or bf16; ragged (Options::query_offsets): one sequence
+  /// keys     a KvCache of one layer, cache.layer(i), KvRows or KvBlocks over the caller's memory, or any TileSource
   /// outputs  a view [sequence][token][head][value_dim] of f32, f16 or bf16, or {view, lse view}; must not overlap inputs
   /// Throws std::invalid_argument, before reading or writing anything, when shapes, options or lengths do not fit.
   template <class Q, class Source, class E = const Serial&>
     requires Executor<std::remove_reference_t<E>>
   void operator()(View<Q> queries, const Source& keys, const Outputs& outputs, const Options& options = {},
                   E&& executor = kSerial) const {
-    if constexpr (requires { keys.layer(Index{0}); }) {
-      require(keys.num_layers() == 1, "keys (a cache of ", keys.num_layers(),
-              " layers) must be one layer; pass cache.layer(i)");
-      run(View<const Q>(queries).array(), detail::source_ref(keys.layer(0)), outputs, options, ExecutorRef(executor));
-    } else {
-      run(View<const Q>(queries).array(), detail::source_ref(keys), outputs, options, ExecutorRef(executor));
-    }
+    const ConstArray q = View<const Q>(queries).array();
+    const auto& layer = layer_of(keys);
+    const detail::Problem call{shape_of(q.tokens, detail::source_ref(layer), options), q, outputs, scale_of(options)};
+    detail::check(call, Heads<>(heads_));
+    detail::attend(call, ExecutorRef(executor));
+  }
+
+  /// Works out who does what in a step whose layers are of one shape, for operator()(plan, …). Into a plan of an earlier
+  /// step: in its memory, so that nothing is allocated for a step of no larger shape.
+  /// query_tokens  the tokens of q: of each sequence, or of all with Options::query_offsets
+  /// keys          those of one layer, with the step's tokens appended: their lengths count, nothing is read
+  /// options       those of the calls; their spans are copied. What relative_bias refers to must outlive the plan
+  /// executor      on which as many threads are counted; a call may use another one
+  /// Throws std::invalid_argument when shapes, options or lengths do not fit; an earlier plan is as it was then.
+  template <class Source, class E = const Serial&>
+    requires Executor<std::remove_reference_t<E>>
+  void plan(AttentionPlan& plan, Index query_tokens, const Source& keys, const Options& options = {},
+            E&& executor = kSerial) const {
+    const auto& layer = layer_of(keys);
+    const detail::CallShape shape = shape_of(query_tokens, detail::source_ref(layer), options);
+    detail::check(shape, Heads<>(heads_));
+    plan.make(shape, Heads<>(heads_), ExecutorRef(executor).concurrency());
+  }
+  template <class Source, class E = const Serial&>
+    requires Executor<std::remove_reference_t<E>>
+  AttentionPlan plan(Index query_tokens, const Source& keys, const Options& options = {},
+                     E&& executor = kSerial) const {
+    AttentionPlan made;
+    plan(made, query_tokens, keys, options, executor);
+    return made;
+  }
+
+  /// One layer's call of a planned step, under the plan's options: the same bits as the call above, without its planning.
+  /// Throws std::invalid_argument, before reading or writing anything, when the plan is empty or the call is of another
+  /// shape than it: tokens of q, sequences, tokens of each sequence of keys, heads, head map.
+  template <class Q, class Source, class E = const Serial&>
+    requires Executor<std::remove_reference_t<E>>
+  void operator()(const AttentionPlan& plan, View<Q> queries, const Source& keys, const Outputs& outputs,
+                  E&& executor = kSerial) const {
+    const ConstArray q = View<const Q>(queries).array();
+    const auto& layer = layer_of(keys);
+    const detail::SourceRef source = detail::source_ref(layer);
+    plan.check(source, q.tokens, Heads<>(heads_), map_);
+    const detail::Problem call{plan.shape(source), q, outputs, scale_of(plan.options())};
+    detail::check(call, Heads<>(heads_));
+    detail::attend(call, plan.work(), ExecutorRef(executor));
   }
 
  private:
   static constexpr Serial kSerial{};
 
-  void run(const ConstArray& queries, const detail::SourceRef& source, const Outputs& outputs, const Options& options,
-           const ExecutorRef& executor) const {
-    const float scale = options.scale.value_or(1.0f / std::sqrt(static_cast<float>(heads_.head_dim())));
-    const detail::HeadGroups groups(options.head_map ? *options.head_map : map_, options.group_boundaries);
-    const detail::Problem call{queries, outputs, source, groups, &options, scale};
-    detail::check(call, Heads<>(heads_));
-    detail::attend(call, executor);
+  /// The one layer of a cache, or the source itself.
+  template <class Source>
+  static decltype(auto) layer_of(const Source& keys) {
+    if constexpr (requires { keys.layer(Index{0}); }) {
+      require(keys.num_layers() == 1, "keys (a cache of ", keys.num_layers(),
+              " layers) must be one layer; pass cache.layer(i)");
+      return keys.layer(0);
+    } else {
+      return (keys);
+    }
+  }
+
+  detail::CallShape shape_of(Index query_tokens, const detail::SourceRef& source, const Options& options) const {
+    return {query_tokens, source, {options.head_map ? *options.head_map : map_, options.group_boundaries}, &options};
+  }
+
+  float scale_of(const Options& options) const {
+    return options.scale.value_or(1.0f / std::sqrt(static_cast<float>(heads_.head_dim())));
   }
 
   HeadsType heads_;

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
+#include <string>
+
 #include "headwise/attention/problem.hpp"
 #include "headwise/core/heads.hpp"
+#include "headwise/score/interval.hpp"
 
 namespace headwise::detail {
 
@@ -45,15 +49,51 @@ inline void check_boundaries(const Options& options, const Heads<>& heads, Index
   }
 }
 
-/// Throws std::invalid_argument naming the first argument that does not fit `heads` and the other arguments. Nothing has
-/// been read or written then.
-inline void check(const Problem& call, const Heads<>& heads) {
-  const ConstArray& q = call.queries;
-  const Array &out = call.outputs.values, &lse = call.outputs.lse;
+/// Checks Options::query_offsets.
+inline void check_offsets(const Options& options, Index sequences, Index tokens) {
+  const std::span<const Index> all = options.query_offsets;
+  require(options.query_lengths.empty(), "query_offsets (", all.size(),
+          " numbers) must not be given together with query_lengths: both say which queries a sequence has");
+  require(std::ssize(all) == sequences + 1, "query_offsets (", all.size(),
+          " numbers) must hold one more than the sequences of the keys and values (", sequences, ")");
+  require(all.front() == 0, "query_offsets[0] (", all.front(), ") must be 0");
+  for (Index b = 1; b <= sequences; ++b) {
+    const Index offset = all[static_cast<std::size_t>(b)], before = all[static_cast<std::size_t>(b) - 1];
+    require(offset >= before && offset <= tokens, "query_offsets[", b, "] (", offset,
+            ") must be the offset before it (", before, ") to the tokens of q (", tokens, ")");
+  }
+  require(all.back() == tokens, "query_offsets[", sequences, "] (", all.back(), ") must be the tokens of q (", tokens,
+          ")");
+}
+
+/// Checks that no query of the call sees a token that its source has forgotten.
+inline void check_kept(const CallShape& call) {
+  if (!call.source.kept) return;
+  const Options& options = *call.options;
+  for (Index b = 0; b < call.num_sequences(); ++b) {
+    const Index keys = call.num_keys(b), queries = call.num_queries(b);
+    const TokenRange kept = call.source.kept(call.source.self, b);
+    if (queries == 0 || kept.begin <= kept.sinks) continue;
+    const VisibleKeys visible(options, keys);
+    const Interval first = visible(keys - queries), last = visible(keys - 1);  // together they see all between
+    const Index reached = std::max(first.begin, kept.sinks);
+    if (reached < std::min(last.end, kept.begin))
+      fail("window (", options.window ? std::to_string(*options.window) : "unset", ") of ", queries,
+           " query tokens of sequence ", b, " reaches back to token ", reached, ", but the cache keeps only ",
+           kept.sinks > 0 ? "tokens 0 to " + std::to_string(kept.sinks - 1) + " and " : "", kept.begin, " to ",
+           kept.end - 1, ": use a smaller window, or fewer query tokens at once",
+           visible.sinks() > kept.sinks ? ", and num_sink_tokens of at most " + std::to_string(kept.sinks) : "");
+    const Index sinks = std::min(visible.sinks(), kept.begin);
+    require(last.begin == 0 || sinks <= kept.sinks, "num_sink_tokens (", options.num_sink_tokens,
+            ") must be at most the first tokens that the cache keeps (", kept.sinks, ") of sequence ", b,
+            ", beside those from ", kept.begin, " on");
+  }
+}
+
+/// The head map and the keys and values fit `heads`.
+inline void check_keys(const CallShape& call, const Heads<>& heads) {
   const TileFormat& kv = call.source.format;
-
   const HeadMap& map = call.groups.map();
-
   require(map.num_heads() == heads.num_heads(), "num_heads of the head map (", map.num_heads(),
           ") must equal num_heads (", heads.num_heads(), ")");
   require(map.num_kv_heads() == heads.num_kv_heads(), "num_kv_heads of the head map (", map.num_kv_heads(),
@@ -64,11 +104,43 @@ inline void check(const Problem& call, const Heads<>& heads) {
           heads.head_dim(), ")");
   require(kv.value_dim == heads.value_dim(), "dim of the values (", kv.value_dim, ") must equal value_dim (",
           heads.value_dim(), ")");
+}
+
+/// The options are possible and fit the other arguments.
+inline void check_options(const CallShape& call, const Heads<>& heads) {
+  const Options& options = *call.options;
+  const Index sequences = call.num_sequences();
+  check_options(options, heads.num_heads());
+  check_boundaries(options, heads, sequences);
+  const auto stored = [&](Index b) { return call.source.num_tokens(call.source.self, b); };
+  check_lengths(options.key_lengths, "key_lengths", sequences, "tokens of the keys and values", stored);
+  if (call.is_ragged()) check_offsets(options, sequences, call.tokens);
+  check_lengths(options.query_lengths, "query_lengths", sequences, "tokens of q", [&](Index) { return call.tokens; });
+  check_kept(call);
+}
+
+/// Throws std::invalid_argument naming the first argument that does not fit `heads` and the other arguments, of what is
+/// planned before there are queries.
+inline void check(const CallShape& call, const Heads<>& heads) {
+  require(call.tokens >= 0, "query_tokens (", call.tokens, ") must be at least 0");
+  check_keys(call, heads);
+  check_options(call, heads);
+}
+
+/// The same of a whole call. Nothing has been read or written then.
+inline void check(const Problem& call, const Heads<>& heads) {
+  const ConstArray& q = call.queries;
+  const Array &out = call.outputs.values, &lse = call.outputs.lse;
+  check_keys(call, heads);
 
   require(q.heads == heads.num_heads(), "heads of q (", q.heads, ") must equal num_heads (", heads.num_heads(), ")");
   require(q.dim == heads.head_dim(), "dim of q (", q.dim, ") must equal head_dim (", heads.head_dim(), ")");
-  require(q.sequences == call.source.num_sequences, "sequences of q (", q.sequences,
-          ") must equal those of the keys and values (", call.source.num_sequences, ")");
+  const Index sequences = call.num_sequences();
+  if (call.is_ragged())
+    require(q.sequences == 1, "sequences of q (", q.sequences, ") must be 1 with query_offsets");
+  else
+    require(q.sequences == sequences, "sequences of q (", q.sequences, ") must equal those of the keys and values (",
+            sequences, ")");
 
   require(out.sequences == q.sequences, "sequences of the output (", out.sequences, ") must equal those of q (",
           q.sequences, ")");
@@ -86,12 +158,7 @@ inline void check(const Problem& call, const Heads<>& heads) {
     require(lse.dim == 1, "dim of lse (", lse.dim, ") must be 1");
   }
 
-  check_options(*call.options, heads.num_heads());
-  check_boundaries(*call.options, heads, q.sequences);
-  const auto stored = [&](Index b) { return call.source.num_tokens(call.source.self, b); };
-  check_lengths(call.options->key_lengths, "key_lengths", q.sequences, "tokens of the keys and values", stored);
-  check_lengths(call.options->query_lengths, "query_lengths", q.sequences, "tokens of q",
-                [&](Index) { return q.tokens; });
+  check_options(call, heads);
 }
 
 }  // namespace headwise::detail

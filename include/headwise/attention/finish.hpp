@@ -5,7 +5,7 @@
 #include <cstring>
 #include <limits>
 
-#include "headwise/attention/plan.hpp"
+#include "headwise/attention/row_range.hpp"
 #include "headwise/attention/workspace.hpp"
 #include "headwise/kernel/table.hpp"
 
@@ -30,15 +30,16 @@ inline void finish_rows(const Problem& call, const TileKernels& kernels, const W
   const Index value_dim = padded_value_dim(call.source.format.value_dim);
   const QueryHeads heads = call.groups.of(item.sequence, kv_head);
   for (Index r = 0; r < item.rows; ++r) {
-    const Index token = range.token(r), head = heads[range.head_in_group(r)];
+    const auto [sequence, token] = call.place_of(item.sequence, range.token(r));
+    const Index head = heads[range.head_in_group(r)];
     const bool none = result.max[r] == kNone;
-    void* row = out.row(item.sequence, token, head);
+    void* row = out.row(sequence, token, head);
     const bool dense = out.strides.dim == 1 || out.dim == 1;
     kernels.finish_row(result.output + r * value_dim, out.dim, none ? 0.0f : 1.0f / result.sum[r],
                        dense ? row : dense_row, out.storage);
     if (!dense) scatter_row(dense_row, out, row);
     if (call.outputs.has_lse)
-      store_element(lse.row(item.sequence, token, head), Storage::f32, 0,
+      store_element(lse.row(sequence, token, head), Storage::f32, 0,
                     none ? kNone : (result.max[r] + std::log2(result.sum[r])) * kLn2);
   }
 }

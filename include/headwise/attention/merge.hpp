@@ -3,11 +3,13 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <limits>
 
-#include "headwise/attention/plan.hpp"
+#include "headwise/attention/work_item.hpp"
 #include "headwise/attention/workspace.hpp"
 #include "headwise/kernel/table.hpp"
 
@@ -49,10 +51,11 @@ inline void merge_rows(const TileKernels& kernels, const PartialRows& merged, co
   }
 }
 
-/// Merges the sums of consecutive segments as a binary tree over absolute positions: segments 2i and 2i + 1 become a
-/// block, blocks of equal size likewise; what finds no sibling is folded at the end, from the right. The tree is a function
-/// of the first and the last segment alone, so a part of it may as well be made on another thread, and at most
-/// `merge_depth(segments)` partial results are alive at a time.
+/// Merges the sums of segments as the binary tree over absolute positions: segments 2i and 2i + 1 become a block, blocks
+/// of equal size likewise, and segments that nobody sees are left out of the tree. So the order of merging for a row is a
+/// function of the segments that the row sees, whatever the rows beside it see (an unseen segment changes nothing), and a
+/// part of the tree may as well be made on another thread. At most `merge_depth(segments)` partial results are alive at a
+/// time.
 class SegmentMerge {
  public:
   SegmentMerge(const TileKernels& kernels, Index rows, Index value_dim)
@@ -60,27 +63,22 @@ class SegmentMerge {
 
   Index count() const { return count_; }
 
-  /// Takes the sum over segments [begin, begin + size), a block behind those taken before.
+  /// Takes the sum over segments [begin, begin + size), an aligned block behind those taken before. What has not been
+  /// taken yet may come between two blocks only in the tree above both, so siblings alone are merged at once.
   void add(const PartialRows& sum, Index begin, Index size = 1) {
     blocks_[static_cast<std::size_t>(count_++)] = {sum, begin, size};
-    while (count_ > 1 && at(1).size == at(2).size && at(2).begin % (2 * at(2).size) == 0) merge_last();
+    while (count_ > 1 && are_siblings(at(count_ - 2), at(count_ - 1))) merge(count_ - 2);
   }
 
-  /// Everything taken, in the place of the first block.
+  /// Everything taken, in the place of the first block: the lowest pair of the tree first.
   PartialRows fold() {
-    while (count_ > 1) merge_last();
-    return at(1).sum;
-  }
-
-  /// Calls f(begin, size) for the blocks that segments [begin, end) merge to.
-  template <class F>
-  static void for_each_block(Index begin, Index end, F f) {
-    while (begin < end) {
-      Index size = 1;
-      while (begin % (2 * size) == 0 && begin + 2 * size <= end) size *= 2;
-      f(begin, size);
-      begin += size;
+    while (count_ > 1) {
+      Index lowest = 0;
+      for (Index i = 1; i + 1 < count_; ++i)
+        if (level(i) < level(lowest)) lowest = i;
+      merge(lowest);
     }
+    return at(0).sum;
   }
 
  private:
@@ -88,10 +86,19 @@ class SegmentMerge {
     PartialRows sum;
     Index begin, size;
   };
-  Block& at(Index from_end) { return blocks_[static_cast<std::size_t>(count_ - from_end)]; }
-  void merge_last() {
-    merge_rows(kernels_, at(2).sum, at(1).sum, rows_, value_dim_);
-    at(2).size += at(1).size;
+  Block& at(Index i) { return blocks_[static_cast<std::size_t>(i)]; }
+  static bool are_siblings(const Block& a, const Block& b) {
+    return a.size == b.size && a.begin + a.size == b.begin && a.begin % (2 * a.size) == 0;
+  }
+  /// Of the lowest node of the tree above blocks i and i + 1.
+  int level(Index i) {
+    return static_cast<int>(std::bit_width(static_cast<std::uint64_t>(at(i).begin ^ at(i + 1).begin)));
+  }
+  /// Block i and the one behind it become one.
+  void merge(Index i) {
+    merge_rows(kernels_, at(i).sum, at(i + 1).sum, rows_, value_dim_);
+    at(i).size = at(i + 1).begin + at(i + 1).size - at(i).begin;
+    for (Index j = i + 1; j + 1 < count_; ++j) at(j) = at(j + 1);
     --count_;
   }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "headwise/attention/head_groups.hpp"
+#include "headwise/cache/key_transform.hpp"
 #include "headwise/cache/tile_source.hpp"
 #include "headwise/core/view.hpp"
 #include "headwise/kernel/table.hpp"
@@ -38,34 +39,61 @@ struct SourceRef {
   /// Where the rows lie that packing a tile of a KV head will read.
   AheadArgs (*rows_of_keys)(const void* self, Index sequence, Index kv_head, Index index) = nullptr;
   AheadArgs (*rows_of_values)(const void* self, Index sequence, Index kv_head, Index index) = nullptr;
+  TokenRange (*kept)(const void* self, Index sequence) = nullptr;  // null: every token
+  KeyTransform key_transform = {};
 };
 
 template <TileSource S>
 SourceRef source_ref(const S& source) {
-  return {&source, source.format(), source.num_sequences(),
-          [](const void* self, Index sequence) { return static_cast<const S*>(self)->num_tokens(sequence); },
-          [](const void* self, Index sequence, Index kv_head, Index index) {
-            return static_cast<const S*>(self)->tile(sequence, kv_head, index);
-          }};
+  SourceRef ref{&source, source.format(), source.num_sequences(),
+                [](const void* self, Index sequence) { return static_cast<const S*>(self)->num_tokens(sequence); },
+                [](const void* self, Index sequence, Index kv_head, Index index) {
+                  return static_cast<const S*>(self)->tile(sequence, kv_head, index);
+                }};
+  if constexpr (requires { source.kept(Index{0}); })
+    ref.kept = [](const void* self, Index sequence) -> TokenRange {
+      return static_cast<const S*>(self)->kept(sequence);
+    };
+  if constexpr (requires { source.key_transform(); }) ref.key_transform = source.key_transform();
+  return ref;
 }
 
-/// One attention call, checked, without types.
-struct Problem {
-  ConstArray queries;  // [sequence][token][head][head_dim]
-  Outputs outputs;
+/// Which queries meet which keys in a call: what its plan depends on.
+struct CallShape {
+  Index tokens;  // of q
   SourceRef source;
   HeadGroups groups;
   const Options* options;
-  float scale;
 
   Index num_keys(Index sequence) const {
     if (options->key_lengths.empty()) return source.num_tokens(source.self, sequence);
     return options->key_lengths[static_cast<std::size_t>(sequence)];
   }
+  bool is_ragged() const { return !options->query_offsets.empty(); }
+  Index num_sequences() const { return source.num_sequences; }
   Index num_queries(Index sequence) const {
-    if (options->query_lengths.empty()) return queries.tokens;
+    if (is_ragged()) return offset(sequence + 1) - offset(sequence);
+    if (options->query_lengths.empty()) return tokens;
     return options->query_lengths[static_cast<std::size_t>(sequence)];
   }
+  /// Where query token `token` of a sequence lies in the arrays of queries and outputs.
+  struct Place {
+    Index sequence, token;
+  };
+  Place place_of(Index sequence, Index token) const {
+    if (is_ragged()) return {0, offset(sequence) + token};
+    return {sequence, token};
+  }
+
+ private:
+  Index offset(Index i) const { return options->query_offsets[static_cast<std::size_t>(i)]; }
+};
+
+/// One attention call, checked, without types.
+struct Problem : CallShape {
+  ConstArray queries;  // [sequence][token][head][head_dim]; ragged: [1][token][head][head_dim]
+  Outputs outputs;
+  float scale;
 };
 
 }  // namespace detail

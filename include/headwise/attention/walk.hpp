@@ -12,7 +12,7 @@
 #include "headwise/attention/finish.hpp"
 #include "headwise/attention/merge.hpp"
 #include "headwise/attention/packed_rows.hpp"
-#include "headwise/attention/plan.hpp"
+#include "headwise/attention/row_range.hpp"
 #include "headwise/attention/workspace.hpp"
 #include "headwise/kernel/table.hpp"
 
@@ -39,17 +39,20 @@ class Walk {
         key_storage_(resident(format_.key_storage)),
         value_storage_(resident(format_.value_storage)),
         softmax_{nullptr, memory_.lane_sums, memory_.tile_sums, memory_.weights, kernels.weights_for(value_storage_)},
-        sums_(splits() ? partials.from(item.partial + head * merge_depth(item.segments.count()) * item.rows, value_dim_)
+        sums_(splits() ? partials.from(item.partial + head * item.segments.depth() * item.rows, value_dim_)
                        : memory_.sums),
         merge_(kernels, item.rows, value_dim_) {
     gather_queries();
   }
 
-  /// The tiles of an absolute segment that some row sees.
-  Interval tiles_of(Index segment) const {
-    const Interval keys = range_.some();
-    return {std::max(keys.begin, segment * kSegmentTokens) / kTileTokens,
-            ceil_div(std::min(keys.end, (segment + 1) * kSegmentTokens), kTileTokens)};
+  /// Calls f(tile, opening) for the tiles of an absolute segment that some row sees.
+  template <class F>
+  void for_each_tile(Index segment, F f) const {
+    constexpr Index kTiles = kSegmentTokens / kTileTokens;
+    const Index end = std::min(ceil_div(range_.end(), kTileTokens), (segment + 1) * kTiles);
+    bool opening = true;
+    for (Index tile = segment * kTiles; (tile = range_.visible_tile(tile)) < end; ++tile, opening = false)
+      f(tile, opening);
   }
 
   /// Starts the sum of a segment.
@@ -88,13 +91,20 @@ class Walk {
     // scores are in units of log2, but a softcap works on natural ones: it brings log2 e in itself
     const float factor = call_.options->softcap > 0 ? call_.scale : call_.scale * kLog2e;
     for (Index r = 0; r < item_.rows; ++r) {
-      const Index token = range_.token(r), head = heads[range_.head_in_group(r)];
-      const void* row = q.row(item_.sequence, token, head);
-      if (q.strides.dim != 1 && q.dim > 1) {
-        gather_row(q, item_.sequence, token, head, memory_.dense_row);
+      const auto [sequence, token] = call_.place_of(item_.sequence, range_.token(r));
+      const Index head = heads[range_.head_in_group(r)];
+      const void* row = q.row(sequence, token, head);
+      Storage storage = q.storage;
+      if (call_.source.key_transform.any()) {
+        for (Index d = 0; d < q.dim; ++d) memory_.dense_row[d] = load_element(row, q.storage, d * q.strides.dim);
+        call_.source.key_transform.to_query(kv_head_, q.dim, memory_.dense_row);
+        row = memory_.dense_row;
+        storage = Storage::f32;
+      } else if (q.strides.dim != 1 && q.dim > 1) {
+        gather_row(q, sequence, token, head, memory_.dense_row);
         row = memory_.dense_row;
       }
-      kernels_.prepare_row(row, q.storage, q.dim, head_dim_, factor, operand,
+      kernels_.prepare_row(row, storage, q.dim, head_dim_, factor, operand,
                            static_cast<char*>(memory_.queries) + r * row_bytes(operand, head_dim_));
     }
   }
@@ -103,7 +113,7 @@ class Walk {
 
   /// scores → transform → mask → softmax → weighted sum
   void sum_tile(Index tile, bool opening, const SoftmaxState& state, float* output) const {
-    const Index first = tile * kTileTokens, end = std::min(range_.some().end - first, kTileTokens);
+    const Index first = tile * kTileTokens;
     const SourceRef& source = call_.source;
     const bool packs = !source.tile;
     TilePointers stored{};
@@ -111,10 +121,10 @@ class Walk {
       stored.keys = source.pack_keys(source.self, item_.sequence, kv_head_, tile, range_.keys(), memory_.packed);
     else
       stored = source.tile(source.self, item_.sequence, kv_head_, tile);
-    const Interval all = range_.all();
-    const bool whole = first >= all.begin && first + kTileTokens <= all.end;
+    const bool whole = range_.all_see(first, first + kTileTokens);
     if (!whole)
       for (Index r = 0; r < item_.rows; ++r) memory_.ends[r] = in_tile(r, first).end;
+    const Index end = whole ? kTileTokens : memory_.ends[item_.rows - 1];  // they never fall
     const ScoreArgs args{memory_.queries,
                          widened_keys(stored.keys),
                          memory_.scores,
@@ -175,7 +185,7 @@ class Walk {
       if (!at_streams_pace()) return {tile.values, 0};
       const bool last = kv_head_ + 1 == item_.kv_head + item_.kv_heads;
       return call_.source.rows_of_keys(call_.source.self, item_.sequence, last ? item_.kv_head : kv_head_ + 1,
-                                       last ? index + 1 : index);
+                                       last ? range_.visible_tile(index + 1) : index);
     }
     if (at_streams_pace()) return {static_cast<const char*>(tile.values) + kAheadBytes, value_bytes_};
     return {static_cast<const char*>(tile.values) + value_bytes_, key_bytes_};
@@ -206,24 +216,31 @@ class Walk {
   /// Hidden scores become −inf, whatever they were.
   void mask(Index first) const {
     for (Index r = 0; r < item_.rows; ++r) {
-      const Interval keys = in_tile(r, first);
+      const TileKeys keys = in_tile(r, first);
       float* scores = memory_.scores + r * kTileTokens;
-      std::fill(scores, scores + keys.begin, -std::numeric_limits<float>::infinity());
+      std::fill(scores + keys.sinks, scores + keys.begin, -std::numeric_limits<float>::infinity());
       std::fill(scores + keys.end, scores + kTileTokens, -std::numeric_limits<float>::infinity());
     }
   }
 
-  Interval in_tile(Index row, Index first) const {
+  /// The tokens of a tile that a row sees: [0, sinks) and [begin, end), each 0 … 64, sinks ≤ begin ≤ end.
+  struct TileKeys {
+    Index sinks, begin, end;
+    bool holds(Index t) const { return t < sinks || (t >= begin && t < end); }
+  };
+  TileKeys in_tile(Index row, Index first) const {
     const Interval keys = range_.visible(row);
-    const Index begin = std::clamp<Index>(keys.begin - first, 0, kTileTokens);
-    return {begin, std::clamp<Index>(keys.end - first, begin, kTileTokens)};
+    const Index sinks = keys.begin > 0 ? std::clamp<Index>(range_.sinks() - first, 0, kTileTokens) : 0;
+    // only sinks of all rows: `ends` may stop behind them
+    if (sinks > 0 && range_.is_gap(first + sinks, first + kTileTokens)) return {sinks, sinks, sinks};
+    const Index begin = std::clamp<Index>(keys.begin - first, sinks, kTileTokens);
+    return {sinks, begin, std::clamp<Index>(keys.end - first, begin, kTileTokens)};
   }
 
   /// Whether the tile holds infinities or NaN while some row does not see all of its stored tokens: 0 · NaN is NaN.
   bool hides_poison(Index first, const void* values) const {
     const Index stored = std::min(call_.source.num_tokens(call_.source.self, item_.sequence), first + kTileTokens);
-    const Interval all = range_.all();
-    if (first >= all.begin && stored <= all.end) return false;
+    if (range_.all_see(first, stored)) return false;
     return !kernels_.all_finite[static_cast<int>(format_.value_storage)](values, format_.value_dim);
   }
 
@@ -238,10 +255,10 @@ class Walk {
       values = memory_.wide_values;
     }
     for (Index r = 0; r < item_.rows; ++r) {
-      const Interval keys = in_tile(r, first);
+      const TileKeys keys = in_tile(r, first);
       std::memcpy(memory_.values_copy, values, static_cast<std::size_t>(value_tile_bytes(storage, value_dim_)));
       for (Index t = 0; t < kTileTokens; ++t)
-        if (t < keys.begin || t >= keys.end) clear_value(storage, t);
+        if (!keys.holds(t)) clear_value(storage, t);
       kernels_.weighted_sum[static_cast<int>(storage)](
           {static_cast<char*>(memory_.weights) + r * row_bytes(softmax_.operand, kTileTokens),
            memory_.values_copy,
@@ -295,11 +312,12 @@ inline void walk(const Problem& call, const TileKernels& kernels, const WorkItem
   Index segment = item.segments.begin;
   do {  // once where nothing is visible, over no tiles
     for (auto& head : heads) head.begin();
-    const Interval tiles = heads.front().tiles_of(segment);
-    for (Index tile = tiles.begin; tile < tiles.end; ++tile)
-      for (auto& head : heads) head.visit(tile, tile == tiles.begin);
+    heads.front().for_each_tile(segment, [&](Index tile, bool opening) {
+      for (auto& head : heads) head.visit(tile, opening);
+    });
     for (auto& head : heads) head.end(segment);
-  } while (++segment < item.segments.end);
+    segment = item.segments.next(segment);
+  } while (segment < item.segments.end);
   for (auto& head : heads) head.close();
 }
 

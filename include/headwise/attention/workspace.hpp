@@ -4,7 +4,7 @@
 #include <memory>
 #include <new>
 
-#include "headwise/attention/plan.hpp"
+#include "headwise/cache/tile_source.hpp"
 #include "headwise/core/tile_layout.hpp"
 #include "headwise/kernel/table.hpp"
 

@@ -14,7 +14,8 @@ struct TilePointers {
   const void* values;
 };
 
-/// Tokens of a sequence that a cache still holds: [0, sinks) and [begin, end). Those between were forgotten.
+/// What a source still has of a sequence of `end` tokens: [0, sinks) and [begin, end). Those between were forgotten; none
+/// were where begin <= sinks.
 struct TokenRange {
   Index sinks = 0;
   Index begin = 0;
@@ -30,7 +31,9 @@ struct TokenRange {
 ///
 /// A source may say more, where it has these members:
 ///   key_transform()      → KeyTransform: what was done to keys before they were stored, and is to be done to queries
-///   kept(sequence)       → TokenRange: which tokens are still there; all of them otherwise
+///   kept(sequence)       → TokenRange: which tokens are still there, its end num_tokens(sequence); all of them otherwise.
+///                          Tiles with at least one kept token are asked for; all elements of those are readable, and what
+///                          was forgotten in them may be anything. A call that would see a forgotten token is an error.
 ///   shared_tokens(a, b)  → Index: how many leading tokens two sequences hold in the very same tiles, a multiple of 64
 template <class S>
 concept TileSource = requires(const S& source, Index i) {

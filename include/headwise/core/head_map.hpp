@@ -63,6 +63,8 @@ class HeadMap {
     return std::span(query_heads_).subspan(begin, end - begin);
   }
 
+  friend bool operator==(const HeadMap&, const HeadMap&) = default;
+
  private:
   static constexpr Index kMaxHeads = 1 << 20;
 

@@ -8,14 +8,14 @@ template <int kTogether>
 class Ahead {
  public:
   HEADWISE_INLINE Ahead(const AheadArgs& all, Index part, Index parts, Index requests) {
-    const auto* begin = static_cast<const char*>(all.begin);
     if (all.stride == 0) {
-      next_ = begin + all.bytes * part / parts;
+      next_ = static_cast<const char*>(all.begin) + all.bytes * part / parts;
       step_ = all.bytes / (parts * requests);
       jump_ = kTogether * step_;
       flip_ = 0;
     } else {  // rows of one or two jumps
-      next_ = begin + kTileTokens * part / parts * all.stride;
+      const Index row = kTileTokens * part / parts;
+      next_ = all.rows[row / kBlockTokens] + row % kBlockTokens * all.stride;
       step_ = 64;
       jump_ = all.row_bytes > 256 ? 256 : all.stride;
       flip_ = all.row_bytes > 256 ? 256 ^ (all.stride - 256) : 0;

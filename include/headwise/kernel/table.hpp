@@ -39,12 +39,18 @@ inline constexpr Index kNeverWiden = std::numeric_limits<Index>::max();
 /// Up to so many rows walk K and V at the pace of memory: each line is met once, or twice within a few kilobytes.
 inline constexpr Index kStreamRows = 8;
 
+/// A head's rows lie far apart, where no prefetcher of the hardware finds them: packing asks for each this many rows
+/// ahead. A whole tile ahead is too far: at strides of a power of two the rows fall into few sets of the cache.
+inline constexpr Index kRowsAhead = 16;
+
 /// Memory that will be needed soon: a kernel brings it into L2 line by line between its own steps, so that arithmetic and
 /// memory overlap. A hint; any address will do.
 struct AheadArgs {
   const void* begin;
   Index bytes;                      // in a row; or, where there is a stride,
   Index row_bytes = 0, stride = 0;  // a tile's rows of up to 512 bytes each, `stride` bytes apart
+  /// Rows 0, 16, 32 and 48 of those: behind each, 16 are asked for.
+  const char* rows[kTileTokens / kBlockTokens] = {};
 };
 
 /// Rows that meet one K tile.
@@ -133,10 +139,10 @@ struct TileKernels {
   void (*widen_keys[kStorages])(const void* tile, Index head_dim, float* out);
   void (*widen_values[kStorages])(const void* tile, Index value_dim, float* out);
 
-  /// `tokens` rows (1 … 64, dense in dim, `stride` bytes apart) of a storage type of arrays to a tile of it; the rest is
-  /// zeroed.
-  void (*pack_keys[kStorages])(const void* rows, Index stride, Index tokens, Index head_dim, void* tile);
-  void (*pack_values[kStorages])(const void* rows, Index stride, Index tokens, Index value_dim, void* tile);
+  /// `tokens` rows (1 … 64, each dense in dim, anywhere) of a storage type of arrays to a tile of it; the rest is zeroed. Behind
+  /// them `rows` names kRowsAhead more, any addresses: those are asked for, not read.
+  void (*pack_keys[kStorages])(const char* const* rows, Index tokens, Index head_dim, void* tile);
+  void (*pack_values[kStorages])(const char* const* rows, Index tokens, Index value_dim, void* tile);
   /// Whether a V tile (value_dim padded) holds neither infinity nor NaN.
   bool (*all_finite[kStorages])(const void* values, Index value_dim);
 

@@ -25,6 +25,9 @@ struct Options {
   bool causal = true;
   /// Left window: a query at p sees keys from p − window + 1 on: `window` keys with its own. Unset: all.
   std::optional<Index> window{};
+  /// Sink tokens: the left window hides none of the first num_sink_tokens keys, which everything else may (Xiao et al.,
+  /// Efficient Streaming Language Models with Attention Sinks, 2023, arXiv 2309.17453). Positions stay those of the text.
+  Index num_sink_tokens = 0;
   /// Right window: a query at p sees keys up to p + window_right. Unset: all (causal is the stricter 0).
   std::optional<Index> window_right{};
   /// s → softcap·tanh(s / softcap); 0: none.
@@ -37,6 +40,11 @@ struct Options {
   std::span<const Index> key_lengths{};
   /// Query tokens of each sequence, 0 … the tokens of q; empty: all. The outputs of the rest are 0, their lse −inf.
   std::span<const Index> query_lengths{};
+  /// Ragged batches: q, the outputs and lse hold the tokens of all sequences one behind another, [1][tokens][head][dim],
+  /// those of sequence b being query_offsets[b] … query_offsets[b+1]−1: as many numbers as sequences of keys and one,
+  /// never falling, from 0 to the tokens of q. A sequence may have none. So prompts, appended tokens and decoding mix in
+  /// one call without padding. Empty: as many tokens of each sequence; not together with query_lengths.
+  std::span<const Index> query_offsets{};
   /// Which KV head each query head reads, for this call; null: the map of the Attention.
   const HeadMap* head_map = nullptr;
   /// The same for groups of consecutive query heads, as plain numbers: KV head g is read by query heads b[g] … b[g+1]−1,
@@ -55,6 +63,7 @@ inline void check_options(const Options& options, Index num_heads) {
   require(std::isfinite(options.softcap) && options.softcap >= 0, "softcap (", options.softcap,
           ") must be finite and at least 0 (0: none)");
   if (options.window) require(*options.window >= 0, "window (", *options.window, ") must be at least 0");
+  require(options.num_sink_tokens >= 0, "num_sink_tokens (", options.num_sink_tokens, ") must be at least 0");
   if (options.window_right)
     require(*options.window_right >= 0, "window_right (", *options.window_right, ") must be at least 0");
   if (!options.alibi_slopes.empty()) {

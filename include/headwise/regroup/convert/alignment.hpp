@@ -40,7 +40,7 @@ inline Freedom key_freedom(Index head_dim, const std::optional<RopeOptions>& opt
   const Index pairs = rope.rotary_dim() / 2;
   Freedom freedom{{}, rope.rotary_dim()};
   for (Index i = 0; i < pairs; ++i)
-    freedom.planes.push_back(options->style == nn::RopeStyle::interleaved ? std::pair{2 * i, 2 * i + 1}
+    freedom.planes.push_back(options->style == RopeStyle::interleaved ? std::pair{2 * i, 2 * i + 1}
                                                                           : std::pair{i, i + pairs});
   return freedom;
 }

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+
+#include "headwise/attention/problem.hpp"
+#include "headwise/attention/work_item.hpp"
+#include "headwise/core/tile_layout.hpp"
+#include "headwise/score/interval.hpp"
+
+namespace headwise::detail {
+
+/// The rows of a work item as queries and their visible keys.
+class RowRange {
+ public:
+  RowRange(const CallShape& call, const WorkItem& item)
+      : RowRange(call, item.sequence, call.groups.of(item.sequence, item.kv_head).size(), item.first_row, item.rows) {}
+  RowRange(const CallShape& call, Index sequence, Index group, Index first_row, Index rows)
+      : group_(group),
+        first_row_(first_row),
+        keys_(call.num_keys(sequence)),
+        shift_(keys_ - call.num_queries(sequence)),
+        visible_(*call.options, keys_),
+        first_(visible_(position(0))),
+        last_(visible_(position(rows - 1))) {
+    if (first_.begin > 0) gap_ = {visible_.sinks(), first_.begin};
+    end_ = first_.begin < last_.end ? last_.end : gap_.begin;
+  }
+
+  Index keys() const { return keys_; }
+  Index token(Index row) const { return (first_row_ + row) / group_; }
+  Index head_in_group(Index row) const { return (first_row_ + row) % group_; }
+  Index position(Index row) const { return token(row) + shift_; }
+  Interval visible(Index row) const { return visible_(position(row)); }
+  /// The sink tokens that rows see besides, whose interval does not begin at key 0.
+  Index sinks() const { return visible_.sinks(); }
+
+  /// What no row sees between the sink tokens and the windows.
+  Interval hidden() const { return gap_; }
+  // Intervals move right with the row. So some row sees each key before `end`, but for a gap behind the sink tokens.
+  Index end() const { return end_; }
+  bool is_gap(Index begin, Index end) const { return begin >= gap_.begin && end <= gap_.end; }
+  /// Whether every row sees all of these keys.
+  bool all_see(Index begin, Index end) const {
+    return end <= first_.end && (begin >= last_.begin || end <= visible_.sinks());
+  }
+
+  /// The first tile from `tile` on that holds a visible key, if it is before the end.
+  Index visible_tile(Index tile) const {
+    const Interval hidden{ceil_div(gap_.begin, kTileTokens), gap_.end / kTileTokens};
+    return tile >= hidden.begin ? std::max(tile, hidden.end) : tile;
+  }
+  /// The segments that hold some visible key.
+  Segments segments() const {
+    if (end_ == 0) return {};
+    Segments all{0, ceil_div(end_, kSegmentTokens)};
+    const Interval hidden{ceil_div(gap_.begin, kSegmentTokens), gap_.end / kSegmentTokens};
+    if (hidden.begin == 0) all.begin = hidden.end;
+    if (hidden.begin > 0 && hidden.begin < hidden.end && hidden.end < all.end) all.gap = hidden;
+    return all;
+  }
+
+ private:
+  Index group_, first_row_, keys_, shift_;
+  VisibleKeys visible_;
+  Interval first_, last_, gap_{};
+  Index end_;
+};
+
+}  // namespace headwise::detail
