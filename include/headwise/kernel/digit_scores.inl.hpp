@@ -43,7 +43,7 @@ HEADWISE_INLINE M digit_score_rows(const ScoreArgs& args, const SoftmaxState* so
     HEADWISE_UNROLL for (int i = 0; i < MR; ++i) {
       const F unit = splat(DigitRow{rows + i * a_stride, dim}.unit());
       HEADWISE_UNROLL for (int j = 0; j < NV; ++j) {
-        const F score = s[i][j] * unit;
+        const F score = pin(s[i][j] * unit);  // else g++ contracts it with what follows, on one of the two ways
         if (softmax)
           over = over | weigh(score, splat(softmax->max[row + i]), *softmax, row + i, token + j * kLanes);
         else
