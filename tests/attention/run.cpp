@@ -7,6 +7,7 @@ HEADWISE_RUN_WITH(, KvCache<float>);
 HEADWISE_RUN_WITH(, KvCache<f16>);
 HEADWISE_RUN_WITH(, KvCache<bf16>);
 HEADWISE_RUN_WITH(, KvRows);
+HEADWISE_RUN_WITH(, CacheLayer);
 HEADWISE_RUN_WITH(, KvBlocks);
 
 Results run_with(ExecutorRef executor, const Inputs& in, const Route& route, const Options& options,

@@ -83,6 +83,7 @@ HEADWISE_RUN_WITH(extern, KvCache<float>);
 HEADWISE_RUN_WITH(extern, KvCache<f16>);
 HEADWISE_RUN_WITH(extern, KvCache<bf16>);
 HEADWISE_RUN_WITH(extern, KvRows);
+HEADWISE_RUN_WITH(extern, CacheLayer);
 HEADWISE_RUN_WITH(extern, KvBlocks);
 
 template <class S, class E = const Serial&>

@@ -2,41 +2,58 @@
 // Steps of the types with 4 or 8 elements a lane: 8-bit floats, and codes that count units of a scale. What they multiply
 // are exactly the floats that the numbers stand for (core/quantize.hpp), as if the tile were f32.
 
-/// Byte E of every lane as an 8-bit float: the bits moved to where a float has them, with the bias of its exponent. Where
-/// the exponent is 0 the number has no leading one: twice the value less the least normal number is right there, and
-/// nowhere smaller than the value. (A product with a power of two would take subnormal numbers, which are slow.)
-template <int E>
-HEADWISE_INLINE F e4m3_to_float(I v) {
-  const U x = (U)v << (24 - 8 * E), magnitude = x >> 4 & 0x07f00000u;
-  const F value = (F)(magnitude + 0x3c000000u);
-  const U number = (U)min(value, fma(value, splat(2.0f), splat(-0x1p-6f)));
-  const U nan = (U)((I)magnitude == 0x07f00000) & 0x3bd00000u;  // from where 480 would be to the quiet NaN
-  return (F)((number + nan) | (x & 0x80000000u));
-}
-template <int E>
-HEADWISE_INLINE F e5m2_to_float(I v) {
-  const U x = (U)v << (24 - 8 * E), magnitude = x >> 3 & 0x0fe00000u;
-  const F value = (F)(magnitude + 0x38000000u);
-  const U number = (U)min(value, fma(value, splat(2.0f), splat(-0x1p-14f)));
-  const U special = (U)((I)magnitude > 0x0f7fffff) & 0x7f800000u;
-  return (F)(number | special | (x & 0x80000000u));
-}
+/// An 8-bit float of `Mantissa` bits below the point is a bf16 whose bits lie elsewhere and whose exponent is larger by a
+/// constant; all of a vector's bytes are converted at once. What a subnormal number needs beyond comes from a table, as a
+/// difference by exclusive or. Numbers from kSpecial on have all exponent bits set.
+template <Storage S, int Mantissa, int Bias, int Special>
+struct FormatFloat8 {
+  static constexpr Storage kStorage = S;
 
-// Each format says what element E of a lane is before scales: element<E>(lane).
-struct FormatE4m3 {
-  static constexpr Storage kStorage = Storage::e4m3;
   template <int E>
-  static HEADWISE_INLINE F element(I lane) {
-    return e4m3_to_float<E>(lane);
+  static HEADWISE_INLINE F element(I lanes) {
+    typedef unsigned char Bytes __attribute__((vector_size(sizeof(I))));
+    const I magnitude = lanes & 0x7f7f7f7f;
+    // subnormal numbers are the last entries of the tables, all others have the high bit set
+    const I entry = magnitude + every_byte(0x80 - kSubnormals);
+    const I special = (I)((Bytes)magnitude > static_cast<unsigned char>(Special - 1)) & 0x7f7f7f7f;
+    const I exponent = ((I)((U)magnitude >> (8 - kUp)) & every_byte(0x7f >> (8 - kUp))) + every_byte(kOffset >> 8);
+    const I sign = lanes & every_byte(0x80);
+    const I high = ((sign | exponent) ^ look_up(load_bits(kHigh.bytes), entry)) | special;
+    const I low = ((magnitude << kUp) & every_byte(0xff & (0xff << kUp))) ^ look_up(load_bits(kLow.bytes), entry);
+    // E even: bf16 of bytes 0 and 2; odd: of 1 and 3
+    const I pair = E % 2 == 0 ? ((I)((U)high << 8) & kOddBytes) | (low & ~kOddBytes)
+                              : (high & kOddBytes) | ((I)((U)low >> 8) & ~kOddBytes);
+    return (F)(E < 2 ? (I)((U)pair << 16) : pair & static_cast<std::int32_t>(0xffff0000u));
   }
-};
-struct FormatE5m2 {
-  static constexpr Storage kStorage = Storage::e5m2;
-  template <int E>
-  static HEADWISE_INLINE F element(I lane) {
-    return e5m2_to_float<E>(lane);
+
+ private:
+  static constexpr int kUp = 7 - Mantissa, kSubnormals = 1 << Mantissa, kOffset = (127 - Bias) << 7;
+  static constexpr auto kOddBytes = static_cast<std::int32_t>(0xff00ff00u);
+  static constexpr std::int32_t every_byte(int b) {
+    return static_cast<std::int32_t>(0x01010101u * static_cast<unsigned>(b));
   }
+
+  struct Table {
+    alignas(64) unsigned char bytes[64];
+  };
+  static constexpr Table table(int shift) {
+    Table result{};
+    for (int i = 0; i < 64; ++i) {
+      const int m = i % 16 - (16 - kSubnormals);
+      if (m < 0) continue;
+      const auto right = std::bit_cast<std::uint32_t>(
+          headwise::detail::from_small_float<Mantissa, Bias>(static_cast<std::uint32_t>(m)));
+      const auto as_normal = static_cast<std::uint32_t>(kOffset + (m << kUp));
+      result.bytes[i] = static_cast<unsigned char>((right >> 16 ^ as_normal) >> shift);
+    }
+    return result;
+  }
+  static constexpr Table kHigh = table(8), kLow = table(0);
 };
+using FormatE4m3 = FormatFloat8<Storage::e4m3, 3, 7, 0x7f>;
+using FormatE5m2 = FormatFloat8<Storage::e5m2, 2, 15, 0x7c>;
+
+// A format says what element E of a lane is before scales: element<E>(lane).
 struct FormatInt8 {
   static constexpr Storage kStorage = Storage::int8;
   static constexpr int kZero = kInt8Zero;

@@ -56,6 +56,7 @@ HEADWISE_INLINE F byte_to_float(I v) {
   const Bytes order = {a, z, z, z, b, z, z, z, c, z, z, z, d, z, z, z, a, z, z, z, b, z, z, z, c, z, z, z, d, z, z, z};
   return (F)_mm256_cvtepi32_ps(_mm256_shuffle_epi8((__m256i)v, (__m256i)order));
 }
+HEADWISE_INLINE I look_up(I table, I index) { return (I)_mm256_shuffle_epi8((__m256i)table, (__m256i)index); }
 HEADWISE_INLINE F load_f16(const void* p) {
   return (F)_mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)));
 }

@@ -63,6 +63,7 @@ HEADWISE_INLINE F byte_to_float(I v) {
   const __m512i lanes = _mm512_set4_epi32(order + 12, order + 8, order + 4, order);
   return (F)_mm512_maskz_cvtepi32_ps(0xffff, _mm512_shuffle_epi8((__m512i)v, lanes));
 }
+HEADWISE_INLINE I look_up(I table, I index) { return (I)_mm512_shuffle_epi8((__m512i)table, (__m512i)index); }
 HEADWISE_INLINE F load_f16(const void* p) {
   return (F)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(static_cast<const __m256i*>(p)));
 }

@@ -41,6 +41,14 @@ template <int E>
 HEADWISE_INLINE F byte_to_float(I v) {
   return (F)_mm_cvtepi32_ps((__m128i)((U)v >> 8 * E & 0xff));
 }
+HEADWISE_INLINE I look_up(I table, I index) {
+  const auto* from = reinterpret_cast<const unsigned char*>(&table);
+  unsigned char bytes[sizeof(I)];
+  std::memcpy(bytes, &index, sizeof bytes);
+  for (auto& b : bytes) b = b & 0x80 ? 0 : from[b & 15];
+  std::memcpy(&index, bytes, sizeof bytes);
+  return index;
+}
 HEADWISE_INLINE F load_f16(const void* p) {
   // the exponent moves by 112; one multiplication does it for normal and subnormal numbers alike
   const __m128i h = _mm_unpacklo_epi16(_mm_loadl_epi64(static_cast<const __m128i*>(p)), _mm_setzero_si128());

@@ -44,6 +44,9 @@ template <int E>
 HEADWISE_INLINE F byte_to_float(I v) {
   return (F)vcvtq_f32_u32((uint32x4_t)((U)v >> 8 * E & 0xff));
 }
+HEADWISE_INLINE I look_up(I table, I index) {
+  return (I)vqtbl1q_u8((uint8x16_t)table, (uint8x16_t)(index & static_cast<std::int32_t>(0x8f8f8f8fu)));
+}
 HEADWISE_INLINE F load_f16(const void* p) {
   float16x4_t h;
   std::memcpy(&h, p, sizeof h);

@@ -12,6 +12,8 @@
 //   load_bits(p)                   kLanes 32-bit words, unaligned
 //   load_f16(p)                    kLanes binary16 → F            store_f16(p, v)   rounds to nearest even
 //   byte_to_float<E>(v)            byte E of every lane of v: 0 … 255
+//   look_up(table, index)          per byte of index: 0 where its high bit is set, else entry index mod 16 of the table of
+//                                  16 bytes that every 16 bytes of `table` are
 //   splat(x) zero()                all lanes x, 0
 //   fma(a, b, c)                   a·b + c; one rounding, except on the baseline (no FMA there): two
 //   accumulate(acc, a, b)          acc + a·b, as fma; meant to stay in acc's register
