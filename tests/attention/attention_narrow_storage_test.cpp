@@ -45,7 +45,8 @@ struct DigitError {
     lse = dim * query * largest(in.k) + 1e-6;
     // a score that is off by x takes its weight off by x of it, and the sum of weights as well; a tile's 64 weights are
     // each off by half a unit of the largest, which is no more than their sum
-    output = largest(in.v) * (2 * lse + 64 * half * 1.01) + 64 * 127 * half * least * static_cast<double>(in.key_tokens);
+    output =
+        largest(in.v) * (2 * lse + 64 * half * 1.01) + 64 * 127 * half * least * static_cast<double>(in.key_tokens);
   }
 };
 

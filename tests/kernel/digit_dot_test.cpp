@@ -153,8 +153,7 @@ void check_sums(const TileKernels& kernels, Check expect_equal) {
             if (r % 5 != 4)  // the others see no token
               weights[static_cast<std::size_t>(r * 64 + t)] = std::exp2(-10 * uniform(random));
         std::vector<float> output(static_cast<std::size_t>(rows * padded), 0.5f);
-        kernels.weighted_sum[s](
-            {weights.data(), cached.tile.values, output.data(), rows, padded, tokens, nullptr, {}});
+        kernels.weighted_sum[s]({weights.data(), cached.tile.values, output.data(), rows, padded, tokens, nullptr, {}});
         for (Index r = 0; r < rows; ++r)
           for (Index first = 0; first < dim; first += CachedTile<T>::kGroup) {
             std::vector<float> scaled;
@@ -207,7 +206,8 @@ void check_poisoned_scale(const TileKernels& kernels, std::mt19937& random) {
   std::vector<float> weights(64, 0.25f), output(80, 0.0f);
   kernels.weighted_sum[s]({weights.data(), cached.tile.values, output.data(), 1, 80, 64, nullptr, {}});
   for (Index d = 0; d < 80; ++d)
-    ASSERT_EQ(std::isnan(output[static_cast<std::size_t>(d)]), s == static_cast<int>(Storage::int8) || d / 32 == 1) << d;
+    ASSERT_EQ(std::isnan(output[static_cast<std::size_t>(d)]), s == static_cast<int>(Storage::int8) || d / 32 == 1)
+        << d;
 }
 
 TEST_P(DigitDot, AScaleThatIsNanGivesNanInAllThatSharesIt) {
@@ -216,14 +216,7 @@ TEST_P(DigitDot, AScaleThatIsNanGivesNanInAllThatSharesIt) {
   check_poisoned_scale<int4>(*kernels, random);
 }
 
-std::vector<std::string> digit_tables() {
-#if defined(__aarch64__)
-  return {"emulated_digit_dot"};
-#else
-  return {"avx512vnni", "avx512bf16", "emulated_digit_dot"};
-#endif
-}
-INSTANTIATE_TEST_SUITE_P(Kernels, DigitDot, ::testing::ValuesIn(digit_tables()),
+INSTANTIATE_TEST_SUITE_P(Kernels, DigitDot, ::testing::ValuesIn(testing::digit_table_names()),
                          [](const auto& table) { return table.param; });
 
 }  // namespace

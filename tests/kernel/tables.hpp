@@ -20,7 +20,7 @@ class EveryTable : public ::testing::TestWithParam<std::string> {
       return;
     }
     if (GetParam() == "emulated_digit_dot") {
-      kernels = &emulated_digit_dot::kernels;
+      kernels = &emulated_digit_dot::kernels();
       return;
     }
     for (const TileKernels* table : detail::runnable_kernels())
@@ -36,6 +36,15 @@ inline std::vector<std::string> table_names() {
   return {"neon", "emulated_bf16_dot", "emulated_digit_dot"};
 #else
   return {"baseline", "avx2", "avx512", "avx512vnni", "avx512bf16", "emulated_bf16_dot", "emulated_digit_dot"};
+#endif
+}
+
+/// Those that meet int8 and int4 as integers.
+inline std::vector<std::string> digit_table_names() {
+#if defined(__aarch64__)
+  return {"emulated_digit_dot"};
+#else
+  return {"avx512vnni", "avx512bf16", "emulated_digit_dot"};
 #endif
 }
 
