@@ -38,8 +38,7 @@ class Walk {
         value_dim_(padded_value_dim(format_.value_dim)),
         key_storage_(resident(format_.key_storage)),
         value_storage_(resident(format_.value_storage)),
-        softmax_{nullptr, memory_.lane_sums, memory_.tile_sums, memory_.weights,
-                 kernels.operand[static_cast<int>(value_storage_)]},
+        softmax_{nullptr, memory_.lane_sums, memory_.tile_sums, memory_.weights, kernels.weights_for(value_storage_)},
         sums_(splits() ? partials.from(item.partial + head * item.segments.depth() * item.rows, value_dim_)
                        : memory_.sums),
         merge_(kernels, item.rows, value_dim_) {
@@ -106,7 +105,7 @@ class Walk {
         row = memory_.dense_row;
       }
       kernels_.prepare_row(row, storage, q.dim, head_dim_, factor, operand,
-                           static_cast<char*>(memory_.queries) + r * head_dim_ * size_of(operand));
+                           static_cast<char*>(memory_.queries) + r * row_bytes(operand, head_dim_));
     }
   }
 
@@ -213,24 +212,23 @@ class Walk {
     return !kernels_.all_finite[static_cast<int>(format_.value_storage)](values, format_.value_dim);
   }
 
-  /// The weighted sum, row by row, each over a copy of the values that holds what the row sees and zeros; in f32, which
-  /// gives the same bits, where that is what weights are.
+  /// The weighted sum, row by row, each over a copy of the values that holds what the row sees and zeros; of a type that
+  /// is met by f32 rows in f32, which gives the same bits.
   void sum_values_apart(Index first, const void* values, float* output) const {
-    const Storage storage = softmax_.operand == Operand::f32 ? Storage::f32 : value_storage_;
-    if (storage != value_storage_) {
+    const bool widened =
+        value_storage_ != Storage::f32 && kernels_.operand[static_cast<int>(value_storage_)] == Operand::f32;
+    const Storage storage = widened ? Storage::f32 : value_storage_;
+    if (widened) {
       kernels_.widen_values[static_cast<int>(value_storage_)](values, format_.value_dim, memory_.wide_values);
       values = memory_.wide_values;
     }
-    const Index bytes = size_of(storage);
     for (Index r = 0; r < item_.rows; ++r) {
       const TileKeys keys = in_tile(r, first);
       std::memcpy(memory_.values_copy, values, static_cast<std::size_t>(value_tile_bytes(storage, value_dim_)));
       for (Index t = 0; t < kTileTokens; ++t)
-        for (Index d = 0; d < value_dim_ && !keys.holds(t); ++d)
-          std::memset(static_cast<char*>(memory_.values_copy) + value_index(storage, value_dim_, t, d) * bytes, 0,
-                      static_cast<std::size_t>(bytes));
+        if (!keys.holds(t)) clear_value(storage, t);
       kernels_.weighted_sum[static_cast<int>(storage)](
-          {static_cast<char*>(memory_.weights) + r * kTileTokens * size_of(softmax_.operand),
+          {static_cast<char*>(memory_.weights) + r * row_bytes(softmax_.operand, kTileTokens),
            memory_.values_copy,
            output + r * value_dim_,
            1,
@@ -239,6 +237,20 @@ class Walk {
            nullptr,
            {values, 0}});
     }
+  }
+
+  /// Token t of the copied values becomes 0: its numbers or, where codes have scales, those.
+  void clear_value(Storage storage, Index t) const {
+    auto* const copy = static_cast<char*>(memory_.values_copy);
+    if (has_scales(storage)) {
+      char* const scales = copy + value_code_bytes(storage, value_dim_);
+      for (Index g = 0; g < scales_per_token(storage, value_dim_); ++g)
+        std::memset(scales + 2 * (g * kTileTokens + t), 0, 2);
+      return;
+    }
+    for (Index d = 0; d < value_dim_; ++d)
+      std::memset(copy + value_index(storage, value_dim_, t, d) * size_of(storage), 0,
+                  static_cast<std::size_t>(size_of(storage)));
   }
 
   const Problem& call_;
