@@ -46,6 +46,7 @@ class Plan {
       else
         split(item, part_segments, call.groups.num_kv_heads());
     }
+    if (threads == 1) return;
     // long items first, so that the last ones to be claimed are short
     // (not std::stable_sort, which allocates)
     std::sort(items_.begin(), items_.end(), [](const WorkItem& a, const WorkItem& b) { return a.cost() > b.cost(); });

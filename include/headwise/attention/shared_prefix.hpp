@@ -102,15 +102,15 @@ class SharedPrefixes {
       for (Index g = 0; g < kv_heads; ++g)
         if (const Index rows = call.groups.of(b, g).size() * call.num_queries(b); rows > 0)
           rest += ceil_div(rows, kMaxRows) * cost(std::min(rows, kMaxRows), call.num_keys(b));
-    std::erase_if(runs_, [&](PrefixRun& run) {
+    auto kept = runs_.begin();
+    for (PrefixRun run : runs_) {
       Index rows = 0, largest = 0;
       for (Index i = run.first; i < run.first + run.count; ++i) {
         rows += candidate(i).rows;
         largest = std::max(largest, candidate(i).rows);
       }
-      const Index all = kv_heads * run.segments;
       const auto reading_saved = [&](Index tiles) {
-        return all * (run.count - tiles) * kRowsOfReading * kSegmentTokens;
+        return kv_heads * run.segments * (run.count - tiles) * kRowsOfReading * kSegmentTokens;
       };
       const auto time = [&](Index tiles, Index tile_rows) {
         return std::max((rest - reading_saved(tiles)) / threads, cost(tile_rows, kSegmentTokens));
@@ -125,10 +125,11 @@ class SharedPrefixes {
         best_time = time(tiles, tile_rows);
         run.rows = tile_rows;
       }
-      if (best == run.count) return true;
+      if (best == run.count) continue;
       rest -= reading_saved(best);
-      return false;
-    });
+      *kept++ = run;
+    }
+    runs_.erase(kept, runs_.end());
   }
 
   std::vector<Candidate> candidates_;

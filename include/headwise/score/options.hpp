@@ -46,7 +46,9 @@ struct Options {
   /// one call without padding. Empty: as many tokens of each sequence; not together with query_lengths.
   std::span<const Index> query_offsets{};
   /// Whether sequences that begin in the very same tiles (see TileSource) read them together, once for the rows of all:
-  /// wherever they can, never, or, unset, where the call is faster for it. No bit of the results depends on it.
+  /// wherever they can, never, or, unset, where the call is faster for it. In whole segments of 1024 tokens that all their
+  /// queries see, by sequences of few rows (up to 128 queries times heads of a group) that follow each other in the batch.
+  /// No bit of the results depends on it.
   std::optional<bool> share_prefix{};
   /// Which KV head each query head reads, for this call; null: the map of the Attention.
   const HeadMap* head_map = nullptr;
