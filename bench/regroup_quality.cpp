@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// What converting a real model's attention costs in quality, without any training: perplexity, and the divergence from
-// the original model, on texts. Prints JSON lines; regroup_quality/run.py runs it with a progress bar and keeps the
+// What converting a real model's attention, or storing its keys and values in fewer bits, costs in quality, without any
+// training: perplexity, and the divergence from the original model, on texts. Prints JSON lines; regroup_quality/run.py runs it with a progress bar and keeps the
 // results, regroup_quality/draw.py draws them.
 //
 //   events.hpp        the JSON lines

@@ -79,7 +79,10 @@ void Evaluator::restore(const Variant& variant) {
 Matrix Evaluator::hidden_states(const Variant& variant, std::size_t text, std::size_t window, Index first_layer) {
   const std::vector<TokenId>& tokens = texts_[text].windows[window];
   const Index count = std::ssize(tokens);
-  auto cache = model_.make_cache<float>(count, {.key_norms = variant.key_driven != nullptr});
+  headwise::CacheOptions options =
+      variant.cache.value_or(headwise::CacheOptions{.key_storage = headwise::Storage::f32});
+  options.key_norms = variant.key_driven != nullptr;
+  auto cache = model_.make_cache(count, options);
   if (variant.chunk == 0) {
     Matrix states = baselines_[text].states[window][static_cast<std::size_t>(first_layer)];
     return model_.read_states(std::move(states), first_layer, cache, scratch_, pool_);
@@ -102,7 +105,7 @@ Matrix Evaluator::hidden_states(const Variant& variant, std::size_t text, std::s
 Quality Evaluator::measure(const Variant& variant, std::size_t text) {
   Index first = num_layers();
   for (const Change& change : variant.changes) first = std::min(first, change.layer);
-  if (variant.sharing.num_layers() == num_layers() || variant.chunk > 0) first = 0;
+  if (variant.sharing.num_layers() == num_layers() || variant.chunk > 0 || variant.cache) first = 0;
   apply(variant);
   double cross_entropy = 0, kl = 0;
   Index count = 0;
@@ -127,6 +130,7 @@ Quality Evaluator::measure(const Variant& variant, std::size_t text) {
 }
 
 Index Evaluator::kv_bytes_per_token(const Variant& variant) const {
+  if (variant.cache) return model_.make_cache(1, *variant.cache).bytes_per_token();
   const headwise::KvSharing& sharing = variant.sharing.num_layers() == num_layers() ? variant.sharing : own_sharing_;
   Index floats = 0;
   for (Index l = 0; l < num_layers(); ++l) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -56,11 +57,12 @@ class Evaluator {
     std::vector<Change> changes{};
     headwise::KvSharing sharing = headwise::KvSharing::none(1);  // of one layer: the model's own
     const headwise::regroup::KeyDrivenOptions* key_driven = nullptr;
-    Index chunk = 0;  // tokens read at a time; 0: a window
+    Index chunk = 0;                                // tokens read at a time; 0: a window
+    std::optional<headwise::CacheOptions> cache{};  // how keys and values are stored; unset: f32
   };
   /// Measures it on a text; the model is the original again afterwards.
   Quality measure(const Variant& variant, std::size_t text);
-  /// Bytes of keys and values, f32, that a token takes.
+  /// Bytes of keys and values that a token takes, f32 where no cache is named.
   Index kv_bytes_per_token(const Variant& variant) const;
 
  private:

@@ -113,6 +113,27 @@ class Jobs {
     for (const auto& [name, group] : ways) scattered_layers("all layers, 9 to 2, " + std::string(name), {}, group, 2);
   }
 
+  /// Keys and values in fewer bits, as they are and with keys that were rotated before.
+  void cache() {
+    using enum headwise::Storage;
+    for (const auto& [keys, values] : {std::pair{f16, f16},
+                                       {bf16, bf16},
+                                       {e4m3, e4m3},
+                                       {e5m2, e5m2},
+                                       {int8, int8},
+                                       {int8, int4},
+                                       {int4, int8},
+                                       {int4, int4}})
+      for (const bool hadamard : {false, true}) {
+        if (hadamard && keys != int8 && keys != int4) continue;
+        std::string name(name_of(keys));
+        if (keys != values) name += " keys, " + std::string(name_of(values)) + " values";
+        if (hadamard) name += ", Hadamard";
+        const headwise::CacheOptions options{.key_storage = keys, .value_storage = values, .hadamard_keys = hadamard};
+        add(name, {{"method", name}, {"hadamard", hadamard}}, [options] { return Variant{.cache = options}; });
+      }
+  }
+
   /// Query heads dealt to KV heads by the norms of the keys, 64 tokens at a time.
   void key_driven() {
     struct Mode {
@@ -143,8 +164,9 @@ class Jobs {
           [sources] { return Variant{.sharing = headwise::KvSharing::from_sources(sources)}; });
     }
     for (const char* name : {"cla2", "cla3", "keep-ends"})
-      if (layers >= 3) add(name, {{"method", "pattern"}},
-          [name, layers] { return Variant{.sharing = headwise::KvSharing::by_name(name, layers)}; });
+      if (layers >= 3)
+        add(name, {{"method", "pattern"}},
+            [name, layers] { return Variant{.sharing = headwise::KvSharing::by_name(name, layers)}; });
   }
 
  private:
@@ -241,8 +263,8 @@ class Jobs {
   std::vector<Job> jobs_;
 };
 
-constexpr std::string_view kNames[] = {"baseline", "one_layer", "layers",     "degroup",
-                                       "qcqa",     "asym",      "key_driven", "cla"};
+constexpr std::string_view kNames[] = {"baseline", "one_layer",  "layers", "degroup", "qcqa",
+                                       "asym",     "key_driven", "cla",    "cache"};
 
 }  // namespace
 
@@ -257,7 +279,8 @@ std::vector<Job> jobs_of(std::string_view experiment, Evaluator& evaluator, cons
                                                               {"qcqa", &Jobs::qcqa},
                                                               {"asym", &Jobs::asym},
                                                               {"key_driven", &Jobs::key_driven},
-                                                              {"cla", &Jobs::cla}};
+                                                              {"cla", &Jobs::cla},
+                                                              {"cache", &Jobs::cache}};
   const auto found = known.find(experiment);
   headwise::require(found != known.end(), "experiment (", experiment, ") must be one that --help lists");
   (jobs.*found->second)();
@@ -270,7 +293,8 @@ std::vector<Measured> run(std::span<const Job> jobs, Evaluator& evaluator,
   for (const Job& job : jobs) {
     const Variant variant = job.make();
     for (std::size_t text = 0; text < evaluator.texts().size(); ++text) {
-      const bool original = variant.changes.empty() && variant.chunk == 0 && variant.sharing.num_layers() <= 1;
+      const bool original =
+          variant.changes.empty() && variant.chunk == 0 && variant.sharing.num_layers() <= 1 && !variant.cache;
       const Quality quality = original ? evaluator.baseline(text) : evaluator.measure(variant, text);
       results.push_back({&job, text, quality, evaluator.kv_bytes_per_token(variant)});
       if (done) done(results.back());

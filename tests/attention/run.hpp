@@ -134,7 +134,7 @@ class EveryIsa : public ::testing::TestWithParam<Isa> {
 #if defined(__aarch64__)
 inline const auto kIsas = ::testing::Values(Isa::neon);
 #else
-inline const auto kIsas = ::testing::Values(Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512bf16);
+inline const auto kIsas = ::testing::Values(Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512vnni, Isa::avx512bf16);
 #endif
 
 struct IsaName {

@@ -5,6 +5,8 @@
 
 #include "headwise/cache/paged_cache.hpp"
 #include "tests/cache/paged_fixture.hpp"
+#include "tests/support/allocation_counts.hpp"
+#include "tests/support/sanitizers.hpp"
 
 namespace headwise {
 namespace {
@@ -174,6 +176,44 @@ TEST(PagedSharing, DefragmentationMakesPagesFollowOneAnother) {
   append_tokens(cache, e, 64 * cache.pages().free, 20);
   i = 0;
   for (const SequenceId& id : {a, c, d}) EXPECT_EQ(contents_of(cache, id), before[i++]);
+}
+
+// The counting operator new is that of reorder_test.cpp.
+TEST(PagedSharing, AStepAllocatesNothingOnceTablesAreAsLongAsTheyGet) {
+#if defined(HEADWISE_TEST_ASAN) || defined(HEADWISE_TEST_TSAN)
+  GTEST_SKIP() << "skipped: a sanitizer brings its own operator new";
+#else
+  PagedCache<float> cache(kLayers, 40, {.max_sequences = 4});
+  const auto prompt = tokens_like(kLayers[0], 300, 1), one = tokens_like(kLayers[0], 1, 2);
+  const auto prompt1 = tokens_like(kLayers[1], 300, 1), one1 = tokens_like(kLayers[1], 1, 2);
+  const std::vector<std::int32_t> text(300, 1);
+  std::vector<SequenceId> beams(4);
+  const Index parents[] = {2, 2, 0, 1};
+  const auto round = [&] {
+    beams[0] = cache.match_prefix(text);
+    cache.clear(beams[0]);
+    append_tokens(cache, 0, beams[0], prompt);
+    append_tokens(cache, 1, beams[0], prompt1);
+    cache.register_prefix(beams[0], text);
+    for (std::size_t b = 1; b < 4; ++b) beams[b] = cache.fork(beams[0]);
+    for (const SequenceId& beam : beams) {
+      cache.reserve(beam, 70);
+      append_tokens(cache, 0, beam, one);
+      append_tokens(cache, 1, beam, one1);
+    }
+    cache.reorder(beams, parents);
+    for (const SequenceId& beam : beams) {
+      cache.truncate(beam, 250);
+      cache.evict(beam, 3, 9);
+      (void)cache.layer(1, beams).shared_tokens(0, 1);
+    }
+    for (const SequenceId& beam : beams) cache.release(beam);
+  };
+  for (int i = 0; i < 4; ++i) round();
+  const long before = allocations;
+  round();
+  EXPECT_EQ(allocations, before);
+#endif
 }
 
 }  // namespace

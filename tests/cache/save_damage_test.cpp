@@ -128,7 +128,8 @@ TEST_F(SaveDamage, TakesNoMemoryForLengthsThatTheBytesDoNotBear) {
   put_at(bytes, 24, std::int64_t{tokens / kTileTokens * kSmall.bytes()});
   sign_header(bytes);
   expect_refused(bytes, {"ends after"});
-  const std::string path = ::testing::TempDir() + "headwise_save_lengths";
+  const TemporaryPath temporary;
+  const std::string& path = temporary.string();
   std::ofstream(path, std::ios::binary) << bytes;
   expect_file_error([&] { restore(cache_, 0, path); }, {path, "must be", ", as its header says"});
   EXPECT_EQ(cache_.sequences, before_);
@@ -160,7 +161,8 @@ TEST_F(SaveDamage, TakesNoMemoryWhereTheBytesOfAllTilesDoNotFitInANumber) {
 }
 
 TEST_F(SaveDamage, IsNoticedInAFileThatIsCutOrGoesOn) {
-  const std::string path = ::testing::TempDir() + "headwise_save_damage";
+  const TemporaryPath temporary;
+  const std::string& path = temporary.string();
   for (const std::string& bytes : {whole_.substr(0, 20), whole_.substr(0, 100), whole_.substr(0, whole_.size() - 1),
                                    whole_ + '\0', whole_ + whole_}) {
     std::ofstream(path, std::ios::binary) << bytes;

@@ -131,7 +131,8 @@ TEST(SavePaged, SavesASequenceToAFileAndBack) {
   const SavedModel model;
   SavingPagedCache source(model, 4, 64), other(model, 4, 64);
   append_tokens(source, model, 0, 100);
-  const std::filesystem::path path = std::filesystem::path(::testing::TempDir()) / "headwise_save_paged";
+  const TemporaryPath temporary;
+  const std::filesystem::path path = temporary.string();
   save(source.cache, source.id, path);
   restore(other.cache, other.id, path);
   EXPECT_TRUE(other.saved() == source.saved());

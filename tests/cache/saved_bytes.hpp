@@ -2,8 +2,10 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <initializer_list>
 #include <span>
@@ -28,6 +30,22 @@ void restore_bytes(C& cache, Index sequence, const std::string& bytes) {
   std::istringstream stream(bytes);
   restore(cache, sequence, stream);
 }
+
+/// A path in the folder of temporary files, of this process and this object alone; what is there goes with it.
+class TemporaryPath {
+ public:
+  TemporaryPath() : path_(::testing::TempDir() + "headwise_save_XXXXXX") {
+    const int file = ::mkstemp(path_.data());
+    if (file >= 0) ::close(file);
+  }
+  ~TemporaryPath() { ::unlink(path_.c_str()); }
+  TemporaryPath(const TemporaryPath&) = delete;
+  TemporaryPath& operator=(const TemporaryPath&) = delete;
+  const std::string& string() const { return path_; }
+
+ private:
+  std::string path_;
+};
 
 template <class Number>
 Number number_at(const std::string& bytes, std::size_t offset) {

@@ -141,7 +141,7 @@ class Paged {
   }
   void reorder(std::span<const Index> parents) { cache_.reorder(ids_, parents); }
   void defragment() { cache_.defragment(); }
-  void save_to(Index sequence, std::ostream& out) const { save(cache_, ids_[Model::index(sequence)], out); }
+  void save_to(Index sequence, std::ostream& out) { save(cache_, id(sequence), out); }
   void restore_from(Index sequence, std::istream& in) { restore(cache_, id(sequence), in); }
   void read(Index layer, Index sequence, Index token, Index g, std::span<float> key, std::span<float> value) const {
     cache_.read_key(layer, ids_[Model::index(sequence)], token, g, key);

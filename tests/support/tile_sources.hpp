@@ -34,6 +34,12 @@ class CountingSource {
     return source_.tile(sequence, kv_head, index);
   }
 
+  Index shared_tokens(Index a, Index b) const
+    requires requires(const S& source) { source.shared_tokens(a, b); }
+  {
+    return source_.shared_tokens(a, b);
+  }
+
   /// How often this tile was asked for.
   Index calls(Index sequence, Index kv_head, Index index) const { return counts_[at(sequence, kv_head, index)]; }
   /// How often any was.

@@ -154,7 +154,7 @@ PANELS: dict[str, Panel] = {
     "layers": _layers,
     "one_layer": _one_layer,
     "qcqa": _qcqa,
-    **{name: _bars(name) for name in ("degroup", "cla", "key_driven", "asym")},
+    **{name: _bars(name) for name in ("degroup", "cla", "cache", "key_driven", "asym")},
 }
 
 

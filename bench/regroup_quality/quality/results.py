@@ -20,6 +20,7 @@ EXPERIMENTS = {
     "asym": "AsymGQA",
     "key_driven": "key-driven groups",
     "cla": "Cross-Layer Attention",
+    "cache": "Keys and values in fewer bits",
 }
 
 

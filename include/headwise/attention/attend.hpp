@@ -105,6 +105,9 @@ inline void finish_split(const Problem& call, const TileKernels& kernels, const 
   const WorkItem& item = finish.rows;
   const Index value_dim = padded_value_dim(call.source.format.value_dim);
   SegmentMerge merge(kernels, item.rows, value_dim);
+  finish.prefix.for_each_block(head, [&](Index begin, Index size, Index row) {
+    merge.add(partials.from(row + finish.prefix_row, value_dim), begin, size);
+  });
   finish.own.for_each_block(
       head, [&](Index begin, Index size, Index row) { merge.add(partials.from(row, value_dim), begin, size); });
   finish_rows(call, kernels, item, item.kv_head + head, merge.fold(), dense_row);

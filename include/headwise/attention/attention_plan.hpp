@@ -30,6 +30,13 @@ class AttentionPlan {
   /// Sequences of the keys and values; tokens of q. 0 where empty.
   Index num_sequences() const { return empty() ? 0 : std::ssize(step_->key_tokens); }
   Index query_tokens() const { return empty() ? 0 : step_->query_tokens; }
+  /// Sequences whose leading tokens are read together with those of others (Options::share_prefix).
+  Index num_sharing_sequences() const {
+    Index count = 0;
+    if (!empty())
+      for (const detail::PrefixRun& run : step_->plan.prefixes().runs()) count += run.count;
+    return count;
+  }
 
  private:
   template <class>
@@ -99,6 +106,15 @@ class AttentionPlan {
       require(tokens == planned, "tokens of the keys and values (", tokens, ") of sequence ", b,
               " must equal those of the plan (", planned, ")");
     }
+    const detail::SharedPrefixes& prefixes = step.plan.prefixes();
+    for (const detail::PrefixRun& run : prefixes.runs())
+      for (Index i = 1; i < run.count; ++i) {
+        const Index a = prefixes.sequence(run, 0), b = prefixes.sequence(run, i),
+                    planned = run.segments * detail::kSegmentTokens;
+        const Index shared = source.shared_tokens ? source.shared_tokens(source.self, a, b) : 0;
+        require(shared >= planned, "shared_tokens (", shared, ") of sequences ", a, " and ", b,
+                " must be at least those of the plan (", planned, ")");
+      }
   }
 
   const Options& options() const { return step_->options; }

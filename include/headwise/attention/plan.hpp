@@ -7,6 +7,7 @@
 #include "headwise/attention/balance.hpp"
 #include "headwise/attention/problem.hpp"
 #include "headwise/attention/row_range.hpp"
+#include "headwise/attention/shared_prefix.hpp"
 #include "headwise/attention/work_item.hpp"
 
 // Which rows meet which tiles, on which thread. Rows are the queries of one sequence that share a KV head, token-major:
@@ -32,11 +33,19 @@ class Plan {
     // groups that are empty in this call may not be in the next, which should not allocate
     const auto groups = static_cast<std::size_t>(call.num_sequences() * call.groups.num_kv_heads());
     whole_.reserve(groups);
+    prefixes_.find(call, threads);
+    join_prefixes(call);
     cut_rows(call, threads);
     items_.reserve(std::max(groups, whole_.size()) +
                    static_cast<std::size_t>(threads > 1 ? Balance::most_parts(threads) : 0));
     const Index part_cost = balance_.part_cost(whole_, threads);
-    for (const WorkItem& item : whole_) split(item, Balance::part_segments(item, part_cost));
+    for (const WorkItem& item : whole_) {
+      const Index part_segments = Balance::part_segments(item, part_cost);
+      if (item.members)
+        split_prefix(item, part_segments, call.groups.num_kv_heads());
+      else
+        split(item, part_segments, call.groups.num_kv_heads());
+    }
     // long items first, so that the last ones to be claimed are short
     // (not std::stable_sort, which allocates)
     std::sort(items_.begin(), items_.end(), [](const WorkItem& a, const WorkItem& b) { return a.cost() > b.cost(); });
@@ -47,10 +56,43 @@ class Plan {
   const std::vector<Finish>& finishes() const { return finishes_; }
   /// Rows of partial state that the split needs.
   Index partial_rows() const { return partial_rows_; }
+  /// The sequences whose leading segments are read together.
+  const SharedPrefixes& prefixes() const { return prefixes_; }
 
  private:
   static Index row_tile(const CallShape& call, Index rows) {
     return rows <= kMaxRows ? rows : call.source.tile ? kPrefillRows : kPackedPrefillRows;
+  }
+
+  /// The rows of sequences that share a prefix, KV head by KV head, in row tiles of whole sequences.
+  void join_prefixes(const CallShape& call) {
+    members_.clear();
+    prefix_of_.clear();
+    if (prefixes_.runs().empty()) return;
+    const Index kv_heads = call.groups.num_kv_heads();
+    const auto groups = static_cast<std::size_t>(call.num_sequences() * kv_heads);
+    members_.reserve(groups);  // items point into it
+    prefix_of_.resize(groups);
+    for (const PrefixRun& run : prefixes_.runs())
+      for (Index g = 0; g < kv_heads; ++g) {
+        WorkItem item{prefixes_.sequence(run, 0), g, 1, 0, 0, {0, run.segments}, run.segments * kSegmentTokens, {}};
+        const auto close = [&] {
+          if (item.rows > 0) whole_.push_back(item);
+          item.members = members_.data() + members_.size();
+          item.num_members = item.rows = 0;
+        };
+        close();
+        for (Index i = 0; i < run.count; ++i) {
+          const Index b = prefixes_.sequence(run, i), rows = call.groups.of(b, g).size() * call.num_queries(b);
+          if (rows == 0) continue;
+          if (item.rows + rows > run.rows) close();
+          if (item.rows == 0) item.sequence = b;
+          members_.push_back({b, item.rows});
+          ++item.num_members;
+          item.rows += rows;
+        }
+        close();
+      }
   }
 
   void cut_rows(const CallShape& call, Index threads) {
@@ -63,28 +105,50 @@ class Plan {
     // too few items, and too short to split along the keys: share the rows out instead
     const Index shares = groups > 0 && tiles * segments < threads ? ceil_div(threads, tiles) : 1;
     for_each_group(call, heads_together(call, threads), [&](Index b, Index g, Index heads, Index group, Index rows) {
-      const Index step = std::max(std::min(rows, kMinSharedRows), ceil_div(row_tile(call, rows), shares));
+      const Index prefix = prefixes_.segments_of(b);
+      const Index step =
+          prefix > 0 ? rows : std::max(std::min(rows, kMinSharedRows), ceil_div(row_tile(call, rows), shares));
       for (Index first = 0; first < rows; first += step) {
         const Index count = std::min(step, rows - first);
         const RowRange range(call, b, group, first, count);
-        whole_.push_back({b, g, heads, first, count, range.segments(), range.end(), range.hidden()});
+        whole_.push_back({b, g, heads, first, count, range.segments().from(prefix), range.end(), range.hidden()});
       }
     });
   }
 
-  /// The item as parts of so many segments.
-  void split(WorkItem item, Index part_segments) {
-    if (part_segments >= item.segments.count()) {
+  /// The item as parts of so many segments; its rows are finished later where there are several or a prefix.
+  void split(const WorkItem& item, Index part_segments, Index num_kv_heads) {
+    const bool has_prefix = prefixes_.segments_of(item.sequence) > 0;
+    if (part_segments >= item.segments.count() && !has_prefix) {
       items_.push_back(item);
       return;
     }
-    const Split own{item.segments, part_segments, partial_rows_, item.kv_heads, item.rows};
-    finishes_.push_back({item, own});
-    partial_rows_ += own.for_each_part([&](const Segments& part, Index partial) {
+    Finish finish{item, push_parts(item, part_segments)};
+    if (has_prefix) {
+      const Prefix& prefix = prefix_of_[static_cast<std::size_t>(item.sequence * num_kv_heads + item.kv_head)];
+      finish.prefix = prefix.split;
+      finish.prefix_row = prefix.first_row;
+    }
+    finishes_.push_back(finish);
+  }
+
+  /// Segments of a prefix, which the members' finishes refer to.
+  void split_prefix(const WorkItem& item, Index part_segments, Index num_kv_heads) {
+    const Split split = push_parts(item, part_segments);
+    for (Index i = 0; i < item.num_members; ++i) {
+      const auto& [sequence, first_row] = item.members[i];
+      prefix_of_[static_cast<std::size_t>(sequence * num_kv_heads + item.kv_head)] = {split, first_row};
+    }
+  }
+
+  Split push_parts(WorkItem item, Index part_segments) {
+    const Split split{item.segments, part_segments, partial_rows_, item.kv_heads, item.rows};
+    partial_rows_ += split.for_each_part([&](const Segments& part, Index partial) {
       item.segments = part;
       item.partial = partial;
       items_.push_back(item);
     });
+    return split;
   }
 
   /// How many adjacent KV heads share a work item. In the caller's memory their rows lie side by side: read together, they
@@ -115,8 +179,17 @@ class Plan {
 
   static constexpr Index kMinSharedRows = 8;
 
+  /// Where a KV head's rows of a sequence find their sums over a prefix.
+  struct Prefix {
+    Split split;
+    Index first_row = 0;
+  };
+
   Balance balance_;
-  std::vector<WorkItem> whole_;  // before the split
+  SharedPrefixes prefixes_;
+  std::vector<Member> members_;
+  std::vector<Prefix> prefix_of_;  // [sequence][KV head]; empty where none share
+  std::vector<WorkItem> whole_;    // before the split
   std::vector<WorkItem> items_;
   std::vector<Finish> finishes_;
   Index partial_rows_ = 0;

@@ -41,6 +41,8 @@ struct SourceRef {
   AheadArgs (*rows_of_values)(const void* self, Index sequence, Index kv_head, Index index) = nullptr;
   TokenRange (*kept)(const void* self, Index sequence) = nullptr;  // null: every token
   KeyTransform key_transform = {};
+  /// Leading tokens that two sequences hold in the very same tiles; null: none.
+  Index (*shared_tokens)(const void* self, Index a, Index b) = nullptr;
 };
 
 template <TileSource S>
@@ -55,6 +57,10 @@ SourceRef source_ref(const S& source) {
       return static_cast<const S*>(self)->kept(sequence);
     };
   if constexpr (requires { source.key_transform(); }) ref.key_transform = source.key_transform();
+  if constexpr (requires { source.shared_tokens(Index{0}, Index{0}); })
+    ref.shared_tokens = [](const void* self, Index a, Index b) -> Index {
+      return static_cast<const S*>(self)->shared_tokens(a, b);
+    };
   return ref;
 }
 

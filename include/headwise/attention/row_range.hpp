@@ -10,11 +10,21 @@
 
 namespace headwise::detail {
 
+/// A row as a query: its token and head among those of its sequence and group, and where it stands.
+struct QueryRow {
+  Index sequence, token, head_in_group, position;
+};
+
 /// The rows of a work item as queries and their visible keys.
 class RowRange {
  public:
   RowRange(const CallShape& call, const WorkItem& item)
-      : RowRange(call, item.sequence, call.groups.of(item.sequence, item.kv_head).size(), item.first_row, item.rows) {}
+      : RowRange(call, item.sequence, call.groups.of(item.sequence, item.kv_head).size(), item.first_row,
+                 item.members ? call.groups.of(item.sequence, item.kv_head).size() * call.num_queries(item.sequence)
+                              : item.rows) {
+    call_ = &call;
+    item_ = &item;
+  }
   RowRange(const CallShape& call, Index sequence, Index group, Index first_row, Index rows)
       : group_(group),
         first_row_(first_row),
@@ -27,6 +37,18 @@ class RowRange {
     end_ = first_.begin < last_.end ? last_.end : gap_.begin;
   }
 
+  /// Row `row` of the item, of whichever member.
+  QueryRow query(Index row) const {
+    if (!item_->members) return {item_->sequence, token(row), head_in_group(row), position(row)};
+    const Member* const end = item_->members + item_->num_members;
+    const auto behind = [](Index r, const Member& member) { return r < member.first_row; };
+    const auto& [sequence, first_row] = *(std::upper_bound(item_->members, end, row, behind) - 1);
+    const Index group = call_->groups.of(sequence, item_->kv_head).size(), token = (row - first_row) / group;
+    return {sequence, token, (row - first_row) % group,
+            call_->num_keys(sequence) - call_->num_queries(sequence) + token};
+  }
+
+  // What follows is the same to all members, where there are any: all see every key of the item.
   Index keys() const { return keys_; }
   Index token(Index row) const { return (first_row_ + row) / group_; }
   Index head_in_group(Index row) const { return (first_row_ + row) % group_; }
@@ -44,6 +66,9 @@ class RowRange {
   bool all_see(Index begin, Index end) const {
     return end <= first_.end && (begin >= last_.begin || end <= visible_.sinks());
   }
+
+  /// Keys from 0 on that every row sees.
+  Index leading() const { return std::min(first_.end, last_.begin == 0 ? first_.end : visible_.sinks()); }
 
   /// The first tile from `tile` on that holds a visible key, if it is before the end.
   Index visible_tile(Index tile) const {
@@ -65,6 +90,8 @@ class RowRange {
   VisibleKeys visible_;
   Interval first_, last_, gap_{};
   Index end_;
+  const CallShape* call_ = nullptr;
+  const WorkItem* item_ = nullptr;
 };
 
 }  // namespace headwise::detail

@@ -13,6 +13,7 @@
 #include "headwise/attention/merge.hpp"
 #include "headwise/attention/packed_rows.hpp"
 #include "headwise/attention/row_range.hpp"
+#include "headwise/attention/tile_stream.hpp"
 #include "headwise/attention/workspace.hpp"
 #include "headwise/kernel/table.hpp"
 
@@ -32,14 +33,12 @@ class Walk {
         kv_head_(item.kv_head + head),
         memory_(memory.head(head)),
         range_(call, item),
+        stream_(call, item, item.kv_head + head, memory_.packed),
         head_dim_(padded_head_dim(format_.head_dim)),
         value_dim_(padded_value_dim(format_.value_dim)),
-        key_bytes_(key_tile_bytes(format_.key_storage, format_.head_dim)),
-        value_bytes_(value_tile_bytes(format_.value_storage, format_.value_dim)),
         key_storage_(resident(format_.key_storage)),
         value_storage_(resident(format_.value_storage)),
-        softmax_{nullptr, memory_.lane_sums, memory_.tile_sums, memory_.weights,
-                 kernels.operand[static_cast<int>(value_storage_)]},
+        softmax_{nullptr, memory_.lane_sums, memory_.tile_sums, memory_.weights, kernels.weights_for(value_storage_)},
         sums_(splits() ? partials.from(item.partial + head * item.segments.depth() * item.rows, value_dim_)
                        : memory_.sums),
         merge_(kernels, item.rows, value_dim_) {
@@ -66,7 +65,7 @@ class Walk {
   }
 
   /// Adds a tile to it. The `opening` tile of a segment meets rows without a max.
-  void visit(Index tile, bool opening) const { sum_tile(tile, opening, softmax_, segment_.output); }
+  void visit(Index tile, bool opening) { sum_tile(tile, opening, softmax_, segment_.output); }
 
   /// Merges it with those before.
   void end(Index segment) {
@@ -87,13 +86,13 @@ class Walk {
 
   void gather_queries() const {
     const ConstArray& q = call_.queries;
-    const QueryHeads heads = call_.groups.of(item_.sequence, kv_head_);
     const Operand operand = kernels_.operand[static_cast<int>(key_storage_)];
     // scores are in units of log2, but a softcap works on natural ones: it brings log2 e in itself
     const float factor = call_.options->softcap > 0 ? call_.scale : call_.scale * kLog2e;
     for (Index r = 0; r < item_.rows; ++r) {
-      const auto [sequence, token] = call_.place_of(item_.sequence, range_.token(r));
-      const Index head = heads[range_.head_in_group(r)];
+      const QueryRow query = range_.query(r);
+      const auto [sequence, token] = call_.place_of(query.sequence, query.token);
+      const Index head = call_.groups.of(query.sequence, kv_head_)[query.head_in_group];
       const void* row = q.row(sequence, token, head);
       Storage storage = q.storage;
       if (call_.source.key_transform.any()) {
@@ -106,34 +105,28 @@ class Walk {
         row = memory_.dense_row;
       }
       kernels_.prepare_row(row, storage, q.dim, head_dim_, factor, operand,
-                           static_cast<char*>(memory_.queries) + r * head_dim_ * size_of(operand));
+                           static_cast<char*>(memory_.queries) + r * row_bytes(operand, head_dim_));
     }
   }
 
   bool splits() const { return item_.partial >= 0; }
 
   /// scores → transform → mask → softmax → weighted sum
-  void sum_tile(Index tile, bool opening, const SoftmaxState& state, float* output) const {
+  void sum_tile(Index tile, bool opening, const SoftmaxState& state, float* output) {
     const Index first = tile * kTileTokens;
-    const SourceRef& source = call_.source;
-    const bool packs = !source.tile;
-    TilePointers stored{};
-    if (packs)
-      stored.keys = source.pack_keys(source.self, item_.sequence, kv_head_, tile, range_.keys(), memory_.packed);
-    else
-      stored = source.tile(source.self, item_.sequence, kv_head_, tile);
+    const void* const keys = stream_.open(tile, range_);
     const bool whole = range_.all_see(first, first + kTileTokens);
     if (!whole)
       for (Index r = 0; r < item_.rows; ++r) memory_.ends[r] = in_tile(r, first).end;
     const Index end = whole ? kTileTokens : memory_.ends[item_.rows - 1];  // they never fall
     const ScoreArgs args{memory_.queries,
-                         widened_keys(stored.keys),
+                         widened_keys(keys),
                          memory_.scores,
                          item_.rows,
                          head_dim_,
                          end,
                          whole ? nullptr : memory_.ends,
-                         ahead_of_keys(tile, stored)};
+                         stream_.ahead_of_keys()};
     const auto scores = kernels_.scores[static_cast<int>(key_storage_)];
 
     const bool fused = whole && !opening && !transforms() && kernels_.fuses(key_storage_, softmax_.operand);
@@ -146,13 +139,12 @@ class Walk {
         kernels_.rescale(memory_.scores, item_.rows, state, output, value_dim_);
     }
 
-    if (packs)
-      stored.values = source.pack_values(source.self, item_.sequence, kv_head_, tile, range_.keys(), memory_.packed);
-    const void* values = widened_values(stored.values);
-    if (!whole && hides_poison(first, stored.values)) return sum_values_apart(first, values, output);
+    const void* const stored = stream_.values();
+    const void* const values = widened_values(stored);
+    if (!whole && hides_poison(first, stored)) return sum_values_apart(first, values, output);
     kernels_.weighted_sum[static_cast<int>(value_storage_)]({memory_.weights, values, output, item_.rows, value_dim_,
                                                              end, whole ? nullptr : memory_.ends,
-                                                             ahead_of_values(tile, stored)});
+                                                             stream_.ahead_of_values()});
   }
 
   const void* widened_keys(const void* keys) const {
@@ -164,32 +156,6 @@ class Walk {
     if (!widens(format_.value_storage)) return values;
     kernels_.widen_values[static_cast<int>(format_.value_storage)](values, format_.value_dim, memory_.wide_values);
     return memory_.wide_values;
-  }
-
-  // What the kernels bring into L2 meanwhile. The hardware's prefetchers stop at every page and keep too few lines under
-  // way for arithmetic and memory to overlap. A few rows walk the stream at its own pace, so what lies a little ahead is
-  // asked for (4 rows, f32, one thread of Emerald Rapids: 89 % of the roofline at 8 KiB, 71 at 2 KiB, 67 without). Many
-  // rows stay with a span of keys for long: the requests are spread over all of them, one phase ahead, the values while
-  // the keys are met and the next tile's keys while the values are (32 rows: 56 → 80 %).
-  // Of the caller's memory, a few rows ask for what will be packed next: the values, then the next head's or tile's keys.
-  static constexpr Index kAheadBytes = 8192;
-  bool at_streams_pace() const { return item_.rows <= kStreamRows; }
-  AheadArgs ahead_of_keys(Index index, const TilePointers& tile) const {
-    if (!call_.source.tile)
-      return at_streams_pace() ? call_.source.rows_of_values(call_.source.self, item_.sequence, kv_head_, index)
-                               : AheadArgs{tile.keys, 0};
-    if (at_streams_pace()) return {static_cast<const char*>(tile.keys) + kAheadBytes, key_bytes_};
-    return {tile.values, value_bytes_};
-  }
-  AheadArgs ahead_of_values(Index index, const TilePointers& tile) const {
-    if (!call_.source.tile) {
-      if (!at_streams_pace()) return {tile.values, 0};
-      const bool last = kv_head_ + 1 == item_.kv_head + item_.kv_heads;
-      return call_.source.rows_of_keys(call_.source.self, item_.sequence, last ? item_.kv_head : kv_head_ + 1,
-                                       last ? range_.visible_tile(index + 1) : index);
-    }
-    if (at_streams_pace()) return {static_cast<const char*>(tile.values) + kAheadBytes, value_bytes_};
-    return {static_cast<const char*>(tile.values) + value_bytes_, key_bytes_};
   }
 
   bool transforms() const {
@@ -204,9 +170,10 @@ class Walk {
     const RelativeBias* bias = options.relative_bias;
     const std::span<const float> slopes = options.alibi_slopes;
     if (slopes.empty() && !bias) return;
-    const QueryHeads heads = call_.groups.of(item_.sequence, kv_head_);
     for (Index r = 0; r < item_.rows; ++r) {
-      const Index head = heads[range_.head_in_group(r)], distance = first - range_.position(r);
+      const QueryRow query = range_.query(r);
+      const Index head = call_.groups.of(query.sequence, kv_head_)[query.head_in_group],
+                  distance = first - query.position;
       float* scores = memory_.scores + r * kTileTokens;
       if (!slopes.empty())
         kernels_.alibi(scores, slopes[static_cast<std::size_t>(head)] * kLog2e, static_cast<float>(distance));
@@ -245,24 +212,23 @@ class Walk {
     return !kernels_.all_finite[static_cast<int>(format_.value_storage)](values, format_.value_dim);
   }
 
-  /// The weighted sum, row by row, each over a copy of the values that holds what the row sees and zeros; in f32, which
-  /// gives the same bits, where that is what weights are.
+  /// The weighted sum, row by row, each over a copy of the values that holds what the row sees and zeros; of a type that
+  /// is met by f32 rows in f32, which gives the same bits.
   void sum_values_apart(Index first, const void* values, float* output) const {
-    const Storage storage = softmax_.operand == Operand::f32 ? Storage::f32 : value_storage_;
-    if (storage != value_storage_) {
+    const bool widened =
+        value_storage_ != Storage::f32 && kernels_.operand[static_cast<int>(value_storage_)] == Operand::f32;
+    const Storage storage = widened ? Storage::f32 : value_storage_;
+    if (widened) {
       kernels_.widen_values[static_cast<int>(value_storage_)](values, format_.value_dim, memory_.wide_values);
       values = memory_.wide_values;
     }
-    const Index bytes = size_of(storage);
     for (Index r = 0; r < item_.rows; ++r) {
       const TileKeys keys = in_tile(r, first);
       std::memcpy(memory_.values_copy, values, static_cast<std::size_t>(value_tile_bytes(storage, value_dim_)));
       for (Index t = 0; t < kTileTokens; ++t)
-        for (Index d = 0; d < value_dim_ && !keys.holds(t); ++d)
-          std::memset(static_cast<char*>(memory_.values_copy) + value_index(storage, value_dim_, t, d) * bytes, 0,
-                      static_cast<std::size_t>(bytes));
+        if (!keys.holds(t)) clear_value(storage, t);
       kernels_.weighted_sum[static_cast<int>(storage)](
-          {static_cast<char*>(memory_.weights) + r * kTileTokens * size_of(softmax_.operand),
+          {static_cast<char*>(memory_.weights) + r * row_bytes(softmax_.operand, kTileTokens),
            memory_.values_copy,
            output + r * value_dim_,
            1,
@@ -273,6 +239,20 @@ class Walk {
     }
   }
 
+  /// Token t of the copied values becomes 0: its numbers or, where codes have scales, those.
+  void clear_value(Storage storage, Index t) const {
+    auto* const copy = static_cast<char*>(memory_.values_copy);
+    if (has_scales(storage)) {
+      char* const scales = copy + value_code_bytes(storage, value_dim_);
+      for (Index g = 0; g < scales_per_token(storage, value_dim_); ++g)
+        std::memset(scales + 2 * (g * kTileTokens + t), 0, 2);
+      return;
+    }
+    for (Index d = 0; d < value_dim_; ++d)
+      std::memset(copy + value_index(storage, value_dim_, t, d) * size_of(storage), 0,
+                  static_cast<std::size_t>(size_of(storage)));
+  }
+
   const Problem& call_;
   const TileKernels& kernels_;
   const TileFormat& format_;
@@ -280,8 +260,8 @@ class Walk {
   Index kv_head_;
   Workspace memory_;
   RowRange range_;
-  Index head_dim_, value_dim_;     // padded
-  Index key_bytes_, value_bytes_;  // of a stored tile
+  TileStream stream_;
+  Index head_dim_, value_dim_;  // padded
   Storage key_storage_, value_storage_;
   SoftmaxState softmax_;
   PartialRows sums_, segment_{};

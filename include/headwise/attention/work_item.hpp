@@ -27,6 +27,9 @@ constexpr Index merge_depth(Index segments) {
   return std::max<Index>(1, 2 * static_cast<Index>(std::bit_width(static_cast<std::uint64_t>(segments))) - 1);
 }
 
+/// To read a tile takes as long as to meet it with about so many rows.
+inline constexpr Index kRowsOfReading = 8;
+
 /// Segments [begin, end) but those of a gap, which lies between its ends: what nobody sees between sinks and windows.
 struct Segments {
   Index begin = 0, end = 0;
@@ -38,6 +41,13 @@ struct Segments {
   Index depth() const {
     return gap.end == 0 ? merge_depth(count()) : merge_depth(gap.begin) + merge_depth(end - gap.end);
   }
+  /// Those from `first` on.
+  Segments from(Index first) const {
+    if (first <= begin) return *this;
+    if (first < gap.begin) return {first, end, gap};
+    first = std::max(first, gap.end);
+    return first < end ? Segments{first, end} : Segments{};
+  }
   /// Calls f(begin, end) for parts of up to `step` segments, none across the gap.
   template <class F>
   void for_each_part(Index step, F f) const {
@@ -48,25 +58,30 @@ struct Segments {
   }
 };
 
+/// A sequence all of whose rows, from `first_row` of the work item on, meet the segments of a prefix together with others'.
+struct Member {
+  Index sequence, first_row;
+};
+
 /// Rows [first_row, first_row + rows) of each of a sequence's KV heads [kv_head, kv_head + kv_heads) against the segments
 /// [segments.begin, segments.end). One KV head, or a few whose rows lie side by side in the caller's memory.
+/// Or all rows of one KV head of several sequences, the members, against segments that are the same to all.
 struct WorkItem {
   Index sequence, kv_head, kv_heads, first_row, rows;
   Segments segments;
   Index end;           // of the keys that some row sees
   Interval hidden;     // those before it that none sees
   Index partial = -1;  // where the item's partial sums start, in rows; −1: it finishes its rows itself
+  const Member* members = nullptr;
+  Index num_members = 0;
 
-  /// About how long it takes, in keys met by one row. To read a tile takes as long as to meet it with some rows.
+  /// About how long it takes, in keys met by one row.
   Index cost() const {
     const Interval all{segments.begin * kSegmentTokens, std::min(end, segments.end * kSegmentTokens)};
     const Index unseen = std::min(all.end, hidden.end) - std::max(all.begin, hidden.begin);
     return kv_heads * (rows + kRowsOfReading) *
            (std::max<Index>(0, all.end - all.begin - std::max<Index>(0, unseen)) + 1);
   }
-
- private:
-  static constexpr Index kRowsOfReading = 8;
 };
 
 /// The parts of `part_segments` segments each that a work item became, and where each leaves its partial sums, one for
@@ -115,6 +130,8 @@ struct Split {
 struct Finish {
   WorkItem rows;
   Split own;
+  Split prefix{};        // of all members, among whose rows
+  Index prefix_row = 0;  // these begin here
 };
 
 }  // namespace headwise::detail

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #include "headwise/core/index.hpp"
 
@@ -38,16 +39,42 @@ struct KeyTransform {
   }
 
  private:
+  /// Sums and differences of numbers `step` apart, in blocks of twice as many.
+  static void butterflies(float* x, Index size, Index step) {
+    for (Index i = 0; i < size; i += 2 * step)
+      for (Index j = i; j < i + step; ++j) {
+        const float a = x[j], b = x[j + step];
+        x[j] = a + b;
+        x[j + step] = a - b;
+      }
+  }
   static void rotate(float* row, Index head_dim) {
+    constexpr Index kChunk = 8;  // of constant size, for compilers to make vectors of it
     const Index block = Index{1} << std::countr_zero(static_cast<std::uint64_t>(head_dim));
     const float factor = 1.0f / std::sqrt(static_cast<float>(block));
     for (float* x = row; x < row + head_dim; x += block) {
-      for (Index step = 1; step < block; step *= 2)
+      if (block < kChunk) {
+        for (Index step = 1; step < block; step *= 2) butterflies(x, block, step);
+        for (Index i = 0; i < block; ++i) x[i] *= factor;
+        continue;
+      }
+      for (Index i = 0; i < block; i += kChunk) {
+        butterflies(x + i, kChunk, 1);
+        butterflies(x + i, kChunk, 2);
+        butterflies(x + i, kChunk, 4);
+      }
+      for (Index step = kChunk; step < block; step *= 2)
         for (Index i = 0; i < block; i += 2 * step)
-          for (Index j = i; j < i + step; ++j) {
-            const float a = x[j], b = x[j + step];
-            x[j] = a + b;
-            x[j + step] = a - b;
+          for (Index j = i; j < i + step; j += kChunk) {
+            float a[kChunk], b[kChunk], sum[kChunk], difference[kChunk];
+            std::memcpy(a, x + j, sizeof a);
+            std::memcpy(b, x + j + step, sizeof b);
+            for (Index d = 0; d < kChunk; ++d) {
+              sum[d] = a[d] + b[d];
+              difference[d] = a[d] - b[d];
+            }
+            std::memcpy(x + j, sum, sizeof sum);
+            std::memcpy(x + j + step, difference, sizeof difference);
           }
       for (Index i = 0; i < block; ++i) x[i] *= factor;
     }

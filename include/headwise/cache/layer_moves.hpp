@@ -80,15 +80,13 @@ inline void LayerTiles::append_from(const LayerTiles& other, Index from, Index f
 
 /// What is kept of a range of tokens. Throws std::invalid_argument where it is too little for a ring or for key norms.
 inline TokenRange LayerTiles::restorable(const TokenRange& range) const {
-  if (range.begin <= range.sinks) return grown({0, 0, 0}, range.end);
+  if (range.begin <= range.sinks) return is_ring() ? grown({0, 0, 0}, range.end) : TokenRange{0, 0, range.end};
   require(!has_key_norms(), "ranges of a cache with key_norms must begin at token 0, not at ", range.begin);
-  require(!is_ring() || (range.sinks >= options_.num_sink_tokens && range.begin <= range.end - options_.window),
-          "ranges (sinks ", range.sinks, ", begin ", range.begin, ", end ", range.end,
-          ") must hold what a ring keeps: the first ", options_.num_sink_tokens, " tokens and the last ",
-          options_.window);
-  TokenRange kept = range;
-  if (is_ring()) kept.sinks = std::min(kept.sinks, sink_tiles_ * kTileTokens);
-  return grown(kept, 0);
+  if (!is_ring()) return range;
+  require(range.sinks >= options_.num_sink_tokens && range.begin <= range.end - options_.window, "ranges (sinks ",
+          range.sinks, ", begin ", range.begin, ", end ", range.end, ") must hold what a ring keeps: the first ",
+          options_.num_sink_tokens, " tokens and the last ", options_.window);
+  return grown({std::min(range.sinks, sink_tiles_ * kTileTokens), range.begin, range.end}, 0);
 }
 
 /// Makes a sequence one that holds the tokens `kept`, from restorable(); fill(kv_head, index, tile) writes a tile.

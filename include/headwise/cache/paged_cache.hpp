@@ -25,8 +25,8 @@
 
 namespace headwise {
 
-/// Keys and values of many sequences in pages of one pool, keys stored as K and values as V
-/// as in a KvCache, in the tiles that kernels read. Every PagedCache<K, V> is a PagedCache<>.
+/// Keys and values of many sequences in pages of one pool, keys stored as K and values as V as in a KvCache, in the tiles
+/// that kernels read. Every PagedCache<K, V> is a PagedCache<>.
 ///
 /// A page holds page_tokens tokens of every layer; sequences that begin alike hold the same pages, and what is written to
 /// one of them never shows in another: PagedAttention, Kwon et al. 2023, arXiv 2309.06180.

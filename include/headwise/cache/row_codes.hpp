@@ -6,8 +6,10 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 
+#include "headwise/core/heads.hpp"
 #include "headwise/core/quantize.hpp"
 #include "headwise/core/storage.hpp"
 #include "headwise/core/tile_layout.hpp"
@@ -48,36 +50,116 @@ constexpr Index scale_group(Index padded) {
 }
 inline constexpr Index kMaxRowScales = kMaxHeadDim / kScaleDims;
 
+/// Rows are worked on in chunks, of arrays of their own: a constant count and no pointers that may alias are what
+/// compilers make vectors of at -O2. Padded dimensions are whole chunks.
+inline constexpr Index kChunk = 8;
+
+/// f(in, out) for each chunk of `count` numbers, which it turns from floats to T or back.
+template <class From, class To, class F>
+inline void for_each_chunk(const From* from, Index count, To* to, F f) {
+  for (Index d = 0; d < count; d += kChunk) {
+    From in[kChunk];
+    To out[kChunk];
+    std::memcpy(in, from + d, sizeof in);
+    f(in, out);
+    std::memcpy(to + d, out, sizeof out);
+  }
+}
+
+/// Whether all numbers are between the smallest normal one of f16 and 2^16.
+inline bool all_normal_f16(const float* in) {
+  std::int32_t outside = 0;
+  for (Index i = 0; i < kChunk; ++i) {
+    const std::int32_t magnitude = std::bit_cast<std::int32_t>(in[i]) & 0x7fffffff;
+    outside |= (magnitude < 0x38800000 ? 1 : 0) | (magnitude >= 0x47800000 ? 1 : 0);
+  }
+  return outside == 0;
+}
+
+/// Floats of a chunk to a type without scales.
+template <Storage S>
+inline void encode_chunk(const float* in, Bits<S>* out) {
+  if constexpr (S == Storage::f16) {
+    if (all_normal_f16(in)) {
+      for (Index i = 0; i < kChunk; ++i) {
+        const auto bits = std::bit_cast<std::uint32_t>(in[i]), magnitude = bits & 0x7fffffffu;
+        const std::uint32_t half = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+        out[i] = static_cast<std::uint16_t>(((bits >> 16) & 0x8000u) | half);
+      }
+      return;
+    }
+  }
+  for (Index i = 0; i < kChunk; ++i) out[i] = convert_bits<Storage::f32, S>(std::bit_cast<std::uint32_t>(in[i]));
+}
+
+/// The largest magnitude of `count` numbers, as bits: as integers, magnitudes are ordered, NaN above all.
+inline std::uint32_t largest_magnitude(const float* row, Index count) {
+  std::int32_t largest[kChunk] = {};
+  for (Index d = 0; d < count; d += kChunk) {
+    std::int32_t bits[kChunk];
+    std::memcpy(bits, row + d, sizeof bits);
+    for (Index i = 0; i < kChunk; ++i) largest[i] = std::max(largest[i], bits[i] & 0x7fffffff);
+  }
+  return static_cast<std::uint32_t>(*std::max_element(largest, largest + kChunk));
+}
+/// Whether one of `count` numbers has these bits.
+inline bool has_bits(const float* row, Index count, std::uint32_t wanted) {
+  std::uint32_t found[kChunk] = {};
+  for (Index d = 0; d < count; d += kChunk) {
+    std::uint32_t bits[kChunk];
+    std::memcpy(bits, row + d, sizeof bits);
+    for (Index i = 0; i < kChunk; ++i) found[i] |= bits[i] == wanted ? 1u : 0u;
+  }
+  return std::any_of(found, found + kChunk, [](std::uint32_t f) { return f != 0; });
+}
+
 /// `padded` numbers to codes and, where the type has them, scales.
 template <Storage S>
 inline void encode_row(const float* row, Index padded, Bits<S>* codes, std::uint16_t* scales) {
-  if constexpr (!has_scales(S)) {
-    for (Index d = 0; d < padded; ++d) codes[d] = convert_bits<Storage::f32, S>(std::bit_cast<std::uint32_t>(row[d]));
+  if constexpr (S == Storage::f32) {
+    std::memcpy(codes, row, static_cast<std::size_t>(padded) * sizeof(float));
+  } else if constexpr (!has_scales(S)) {
+    for_each_chunk(row, padded, codes, encode_chunk<S>);
   } else {
     const Index group = scale_group<S>(padded);
     for (Index begin = 0; begin < padded; begin += group, ++scales) {
-      const Index end = std::min(begin + group, padded);
-      // as integers, magnitudes are ordered, NaN above all
-      std::uint32_t largest = 0;
-      for (Index d = begin; d < end; ++d)
-        largest = std::max(largest, std::bit_cast<std::uint32_t>(row[d]) & 0x7fffffffu);
-      if constexpr (S == Storage::int8) {
+      const Index count = std::min(group, padded - begin);
+      const std::uint32_t largest = largest_magnitude(row + begin, count);
+      if constexpr (S == Storage::int8)
         *scales = int8_scale(std::bit_cast<float>(largest));
-      } else {
-        bool positive = false;  // of both signs at once, the positive one
-        for (Index d = begin; d < end; ++d) positive |= std::bit_cast<std::uint32_t>(row[d]) == largest;
-        *scales = int4_scale(std::bit_cast<float>(positive ? largest : largest | 0x80000000u));
-      }
+      else  // of both signs at once, the positive one
+        *scales =
+            int4_scale(std::bit_cast<float>(has_bits(row + begin, count, largest) ? largest : largest | 0x80000000u));
       const float scale = from_bf16_bits(*scales);
-      const bool none = scale == 0 || !(std::fabs(scale) <= std::numeric_limits<float>::max());
-      for (Index d = begin; d < end; ++d) {
-        if constexpr (S == Storage::int8)
-          codes[d] = none ? kInt8Zero : to_int8_code(row[d], scale);
-        else
-          codes[d] = none ? kInt4Zero : to_int4_code(row[d], scale);
+      if (scale == 0 || !(std::fabs(scale) <= std::numeric_limits<float>::max())) {
+        std::fill_n(codes + begin, count, static_cast<std::uint8_t>(S == Storage::int8 ? kInt8Zero : kInt4Zero));
+        continue;
       }
+      for_each_chunk(row + begin, count, codes + begin, [scale](const float* in, std::uint8_t* out) {
+        for (Index i = 0; i < kChunk; ++i)
+          out[i] = S == Storage::int8 ? to_int8_code(in[i], scale) : to_int4_code(in[i], scale);
+      });
     }
   }
+}
+
+/// f16 or bf16 to floats.
+template <Storage S>
+inline void widen_chunk(const std::uint16_t* in, float* out) {
+  if constexpr (S == Storage::f16) {
+    std::uint32_t special = 0;  // exponents of subnormal numbers, or of infinity and NaN
+    for (Index i = 0; i < kChunk; ++i) {
+      const std::uint32_t exponent = in[i] & 0x7c00u;
+      special |= (exponent == 0 ? 1u : 0u) | (exponent == 0x7c00u ? 1u : 0u);
+    }
+    if (special == 0) {
+      for (Index i = 0; i < kChunk; ++i)
+        out[i] = std::bit_cast<float>((std::uint32_t{in[i] & 0x8000u} << 16) |
+                                      ((std::uint32_t{in[i] & 0x7fffu} << 13) + 0x38000000u));
+      return;
+    }
+  }
+  for (Index i = 0; i < kChunk; ++i) out[i] = S == Storage::f16 ? from_f16_bits(in[i]) : from_bf16_bits(in[i]);
 }
 
 /// The numbers that `count` codes stand for.
@@ -100,20 +182,23 @@ using LaneBits = std::conditional_t<S == Storage::f16, std::uint16_t, std::uint3
 template <Storage S>
 inline LaneBits<S> to_lane(const Bits<S>* codes) {
   LaneBits<S> lane;
+  std::memcpy(&lane, codes, sizeof lane);
   if constexpr (S == Storage::int4) {
-    lane = 0;
-    for (unsigned e = 0; e < 8; ++e) lane |= std::uint32_t{codes[e]} << (e % 4 * 8 + e / 4 * 4);
-  } else {
-    std::memcpy(&lane, codes, sizeof lane);
+    LaneBits<S> high;
+    std::memcpy(&high, codes + 4, sizeof high);
+    lane |= high << 4;  // codes are below 16
   }
   return lane;
 }
 template <Storage S>
 inline void from_lane(LaneBits<S> lane, Bits<S>* codes) {
-  if constexpr (S == Storage::int4)
-    for (unsigned e = 0; e < 8; ++e) codes[e] = static_cast<std::uint8_t>(lane >> (e % 4 * 8 + e / 4 * 4) & 15u);
-  else
+  if constexpr (S == Storage::int4) {
+    const LaneBits<S> low = lane & 0x0f0f0f0fu, high = lane >> 4 & 0x0f0f0f0fu;
+    std::memcpy(codes, &low, sizeof low);
+    std::memcpy(codes + 4, &high, sizeof high);
+  } else {
     std::memcpy(codes, &lane, sizeof lane);
+  }
 }
 
 }  // namespace headwise::detail

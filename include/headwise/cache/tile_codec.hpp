@@ -111,31 +111,28 @@ inline void with_storage(Storage storage, F f) {
   }
 }
 
-/// Row t of the source → out [dim], converted one by one.
-template <Storage From, Storage To>
-inline void read_row(const RowSource& source, Index t, Index dim, Bits<To>* out) {
-  constexpr Index kBytes = sizeof(Bits<From>);
-  const auto* row = static_cast<const char*>(source.data) + t * source.token_stride * kBytes;
-  if (source.dim_stride == 1 && From == To) {
-    std::memcpy(out, row, static_cast<std::size_t>(dim * kBytes));
-    return;
+/// Row t of the source as floats [padded], zeros behind dim.
+inline void read_row(const RowSource& source, Index t, Index dim, Index padded, float* out) {
+  const Index size = size_of(source.storage);
+  const auto* row = static_cast<const char*>(source.data) + t * source.token_stride * size;
+  Index done = 0;  // in whole chunks
+  if (source.dim_stride == 1) {
+    const Index whole = dim / kChunk * kChunk;
+    if (source.storage == Storage::f32)
+      std::memcpy(out, row, static_cast<std::size_t>(whole) * sizeof(float));
+    else
+      for (; done < whole; done += kChunk) {
+        std::uint16_t in[kChunk];
+        std::memcpy(in, row + done * 2, sizeof in);
+        if (source.storage == Storage::f16)
+          widen_chunk<Storage::f16>(in, out + done);
+        else
+          widen_chunk<Storage::bf16>(in, out + done);
+      }
+    done = whole;
   }
-  const Index stride = source.dim_stride == 1 ? kBytes : source.dim_stride * kBytes;
-  for (Index d = 0; d < dim; ++d) {
-    Bits<From> bits;
-    std::memcpy(&bits, row + d * stride, sizeof bits);
-    out[d] = convert_bits<From, To>(bits);
-  }
-}
-template <Storage To>
-inline void read_row(const RowSource& source, Index t, Index dim, Index padded, Bits<To>* out) {
-  if (source.storage == Storage::f32)
-    read_row<Storage::f32, To>(source, t, dim, out);
-  else if (source.storage == Storage::f16)
-    read_row<Storage::f16, To>(source, t, dim, out);
-  else
-    read_row<Storage::bf16, To>(source, t, dim, out);
-  std::fill(out + dim, out + padded, Bits<To>{0});
+  for (; done < dim; ++done) out[done] = load_element(row, source.storage, done * source.dim_stride);
+  std::fill(out + dim, out + padded, 0.0f);
 }
 
 /// `count` rows of the source as codes. change(t, row), if any, alters a row of floats on the way.
@@ -143,16 +140,17 @@ template <Storage S, class Change>
 inline void encode_rows(const RowSource& source, Index count, Index dim, Index padded, bool changes, Change change,
                         CodeRows<S>& rows) {
   for (Index t = 0; t < count; ++t) {
-    if (!changes && is_element(S)) {
-      if constexpr (is_element(S)) read_row<S>(source, t, dim, padded, rows.codes + t * padded);
+    Bits<S>* const codes = rows.codes + t * padded;
+    if (!changes && source.storage == S && source.dim_stride == 1) {  // bits as they are, of NaN too
+      std::memcpy(codes, static_cast<const char*>(source.data) + t * source.token_stride * size_of(S),
+                  static_cast<std::size_t>(dim * size_of(S)));
+      std::fill(codes + dim, codes + padded, Bits<S>{0});
       continue;
     }
-    alignas(64) std::uint32_t bits[kMaxHeadDim];
-    read_row<Storage::f32>(source, t, dim, padded, bits);
     alignas(64) float row[kMaxHeadDim];
-    std::memcpy(row, bits, static_cast<std::size_t>(padded) * sizeof(float));
+    read_row(source, t, dim, padded, row);
     if (changes) change(t, row);
-    encode_row<S>(row, padded, rows.codes + t * padded, rows.scales + t * kMaxRowScales);
+    encode_row<S>(row, padded, codes, rows.scales + t * kMaxRowScales);
   }
 }
 

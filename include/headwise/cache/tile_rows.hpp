@@ -67,10 +67,14 @@ inline void get_keys(const void* tile, Index head_dim, Index slot, Index count, 
     move_scales<S, false>(scales_of_keys(S, const_cast<void*>(tile), head_dim), rows.scales, head_dim, slot, count);
 }
 
-/// The lane of a V tile that holds dimension j of the panel at `panel` for the kappa tokens around `slot`.
+/// Element j = 0 of `slot` in the panel of a V tile that begins with dimension d; element j lies kappa further for each j.
+/// Of int4, half a byte (lanes of 8 codes in 4 bytes): low for the first four slots of a lane, high for the others.
 template <Storage S>
-inline LaneBits<S>* value_lanes(void* tile, Index d, Index width, Index slot) {
-  return static_cast<LaneBits<S>*>(tile) + (d * kTileTokens + slot / kappa_of(S) * kappa_of(S) * width) / kappa_of(S);
+inline Bits<S>* value_elements(void* tile, Index d, Index width, Index slot) {
+  constexpr Index kKappa = kappa_of(S);
+  const Index lanes = d * kTileTokens + slot / kKappa * kKappa * width;
+  if constexpr (S == Storage::int4) return static_cast<std::uint8_t*>(tile) + lanes / 2 + slot % 4;
+  return static_cast<Bits<S>*>(tile) + lanes + slot % kKappa;
 }
 
 /// rows → slots slot … slot + count − 1 of a V tile; all of one 16-token block.
@@ -80,28 +84,18 @@ inline void put_values(void* tile, Index value_dim, Index slot, Index count, Cod
   const Index padded = padded_value_dim(value_dim);
   for (Index d = 0; d < padded; d += kPanelDims) {
     const Index width = panel_dims(value_dim, d);
-    for (Index t = 0; t < count;) {
-      LaneBits<S>* const lanes = value_lanes<S>(tile, d, width, slot + t);
-      const Bits<S>* row = rows.codes + t * padded + d;
-      const Index first = (slot + t) % kKappa, together = std::min(kKappa - first, count - t);
+    for (Index t = 0; t < count; ++t) {
+      Bits<S>* const to = value_elements<S>(tile, d, width, slot + t);
+      const Bits<S>* const row = rows.codes + t * padded + d;
       if constexpr (kKappa == 1) {
-        std::memcpy(lanes, row, static_cast<std::size_t>(width) * sizeof(Bits<S>));
-      } else if (together == kKappa) {
-        for (Index j = 0; j < width; ++j) {
-          Bits<S> lane[kKappa];
-          for (Index i = 0; i < kKappa; ++i) lane[i] = row[i * padded + j];
-          lanes[j] = to_lane<S>(lane);
-        }
+        std::memcpy(to, row, static_cast<std::size_t>(width) * sizeof(Bits<S>));
+      } else if constexpr (S == Storage::int4) {
+        const unsigned shift = (slot + t) % kKappa < 4 ? 0 : 4, other = 0xf0u >> shift;
+        for (Index j = 0; j < width; ++j)
+          to[4 * j] = static_cast<std::uint8_t>((to[4 * j] & other) | static_cast<unsigned>(row[j]) << shift);
       } else {
-        for (Index i = 0; i < together; ++i)
-          for (Index j = 0; j < width; ++j) {
-            Bits<S> lane[kKappa];
-            from_lane<S>(lanes[j], lane);
-            lane[first + i] = row[i * padded + j];
-            lanes[j] = to_lane<S>(lane);
-          }
+        for (Index j = 0; j < width; ++j) to[kKappa * j] = row[j];
       }
-      t += together;
     }
   }
   if constexpr (has_scales(S))
@@ -109,17 +103,16 @@ inline void put_values(void* tile, Index value_dim, Index slot, Index count, Cod
 }
 template <Storage S>
 inline void get_values(const void* tile, Index value_dim, Index slot, Index count, CodeRows<S>& rows) {
-  constexpr Index kKappa = kappa_of(S);
+  constexpr Index kKappa = kappa_of(S), kStep = S == Storage::int4 ? 4 : kKappa;
   const Index padded = padded_value_dim(value_dim);
   for (Index d = 0; d < padded; d += kPanelDims) {
     const Index width = panel_dims(value_dim, d);
     for (Index t = 0; t < count; ++t) {
-      const LaneBits<S>* const lanes = value_lanes<S>(const_cast<void*>(tile), d, width, slot + t);
-      for (Index j = 0; j < width; ++j) {
-        Bits<S> lane[kKappa];
-        from_lane<S>(lanes[j], lane);
-        rows.codes[t * padded + d + j] = lane[(slot + t) % kKappa];
-      }
+      const Bits<S>* const from = value_elements<S>(const_cast<void*>(tile), d, width, slot + t);
+      Bits<S>* const row = rows.codes + t * padded + d;
+      const unsigned shift = S == Storage::int4 && (slot + t) % kKappa >= 4 ? 4 : 0;
+      for (Index j = 0; j < width; ++j)
+        row[j] = S == Storage::int4 ? static_cast<Bits<S>>(from[kStep * j] >> shift & 15u) : from[kStep * j];
     }
   }
   if constexpr (has_scales(S))

@@ -44,7 +44,8 @@ void for_each_tile(const TokenRange& range, F f) {
 ///   kept(sequence)       → TokenRange: which tokens are still there, its end num_tokens(sequence); all of them otherwise.
 ///                          Tiles with at least one kept token are asked for; all elements of those are readable, and what
 ///                          was forgotten in them may be anything. A call that would see a forgotten token is an error.
-///   shared_tokens(a, b)  → Index: how many leading tokens two sequences hold in the very same tiles, a multiple of 64
+///   shared_tokens(a, b)  → Index: how many leading tokens two sequences hold in the very same tiles, a multiple of 64;
+///                          attention may read those once for both (Options::share_prefix)
 template <class S>
 concept TileSource = requires(const S& source, Index i) {
   { source.format() } -> std::same_as<TileFormat>;

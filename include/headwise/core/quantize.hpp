@@ -31,19 +31,25 @@ constexpr std::int32_t round_to_int(float x) {
   return std::bit_cast<std::int32_t>(x + kShift) - std::bit_cast<std::int32_t>(kShift);
 }
 
+/// std::clamp by value, which compilers make vectors of.
+constexpr float limit(float x, float low, float high) {
+  const float above = x < low ? low : x;
+  return above > high ? high : above;
+}
+
 /// Code of |x| in a float of `Mantissa` bits below the point and an exponent biased by `Bias`, at most `largest`.
 template <int Mantissa, int Bias>
 constexpr std::uint32_t to_small_float(float magnitude, std::uint32_t largest) {
   constexpr int kDrop = 23 - Mantissa;
   constexpr std::uint32_t kLeast = std::uint32_t{128 - Bias} << 23;  // the smallest normal number
+  constexpr float kUnits = std::bit_cast<float>(std::uint32_t{126 + Bias + Mantissa} << 23);  // of subnormals, inverse
+  // both are computed, for compilers to make vectors of it
   const auto bits = std::bit_cast<std::uint32_t>(magnitude);
-  if (bits < kLeast) {
-    constexpr float kUnits =
-        std::bit_cast<float>(std::uint32_t{126 + Bias + Mantissa} << 23);  // of subnormals, inverse
-    return static_cast<std::uint32_t>(round_to_int(magnitude * kUnits));
-  }
+  const float small = std::bit_cast<float>(std::min(bits, kLeast));
+  const auto subnormal = static_cast<std::uint32_t>(round_to_int(small * kUnits));
   const std::uint32_t rounded = bits + ((1u << (kDrop - 1)) - 1u) + ((bits >> kDrop) & 1u);
-  return std::min((rounded - (std::uint32_t{127 - Bias} << 23)) >> kDrop, largest);
+  const std::uint32_t normal = std::min((rounded - (std::uint32_t{127 - Bias} << 23)) >> kDrop, largest);
+  return bits < kLeast ? subnormal : normal;
 }
 
 template <int Mantissa, int Bias>
@@ -61,9 +67,8 @@ constexpr float from_small_float(std::uint32_t magnitude) {
 constexpr std::uint8_t to_e4m3_bits(float x) {
   const auto bits = std::bit_cast<std::uint32_t>(x);
   const std::uint32_t magnitude = bits & 0x7fffffffu;
-  const std::uint32_t code =
-      magnitude >= 0x7f800000u ? 0x7fu : detail::to_small_float<3, 7>(std::bit_cast<float>(magnitude), 0x7eu);
-  return static_cast<std::uint8_t>((bits >> 24 & 0x80u) | code);
+  const std::uint32_t finite = detail::to_small_float<3, 7>(std::bit_cast<float>(magnitude), 0x7eu);
+  return static_cast<std::uint8_t>((bits >> 24 & 0x80u) | (magnitude >= 0x7f800000u ? 0x7fu : finite));
 }
 constexpr float from_e4m3_bits(std::uint8_t code) {
   const std::uint32_t magnitude = code & 0x7fu;
@@ -75,11 +80,9 @@ constexpr float from_e4m3_bits(std::uint8_t code) {
 constexpr std::uint8_t to_e5m2_bits(float x) {
   const auto bits = std::bit_cast<std::uint32_t>(x);
   const std::uint32_t magnitude = bits & 0x7fffffffu;
-  const std::uint32_t code = magnitude > 0x7f800000u ? 0x7eu
-                             : magnitude == 0x7f800000u
-                                 ? 0x7cu
-                                 : detail::to_small_float<2, 15>(std::bit_cast<float>(magnitude), 0x7bu);
-  return static_cast<std::uint8_t>((bits >> 24 & 0x80u) | code);
+  const std::uint32_t finite = detail::to_small_float<2, 15>(std::bit_cast<float>(magnitude), 0x7bu);
+  const std::uint32_t special = magnitude > 0x7f800000u ? 0x7eu : 0x7cu;
+  return static_cast<std::uint8_t>((bits >> 24 & 0x80u) | (magnitude >= 0x7f800000u ? special : finite));
 }
 constexpr float from_e5m2_bits(std::uint8_t code) {
   return from_f16_bits(static_cast<std::uint16_t>(code << 8));  // its upper byte
@@ -96,7 +99,7 @@ constexpr std::uint16_t int8_scale(float largest) {
 }
 /// Code of x in units of `scale`, which is above 0 and finite.
 constexpr std::uint8_t to_int8_code(float x, float scale) {
-  return static_cast<std::uint8_t>(detail::round_to_int(std::clamp(x / scale, -127.0f, 127.0f)) + kInt8Zero);
+  return static_cast<std::uint8_t>(detail::round_to_int(detail::limit(x / scale, -127.0f, 127.0f)) + kInt8Zero);
 }
 constexpr float from_int8_code(std::uint8_t code, float scale) {
   return static_cast<float>(int{code} - kInt8Zero) * scale;
@@ -113,7 +116,7 @@ constexpr std::uint16_t int4_scale(float largest) {
 }
 /// Code of x in units of `scale`, which is finite and not 0.
 constexpr std::uint8_t to_int4_code(float x, float scale) {
-  return static_cast<std::uint8_t>(detail::round_to_int(std::clamp(x / scale, -8.0f, 7.0f)) + kInt4Zero);
+  return static_cast<std::uint8_t>(detail::round_to_int(detail::limit(x / scale, -8.0f, 7.0f)) + kInt4Zero);
 }
 constexpr float from_int4_code(std::uint8_t code, float scale) {
   return static_cast<float>(int{code} - kInt4Zero) * scale;

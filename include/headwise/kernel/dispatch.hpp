@@ -10,7 +10,7 @@
 #include "headwise/kernel/table.hpp"
 
 // Which kernels run. The best ISA of the CPU is chosen at first use; the environment variable HEADWISE_ISA (baseline,
-// avx2, avx512, avx512bf16, neon) or set_isa() overrides. A program that links headwise::compiled sees declarations only.
+// avx2, avx512, avx512vnni, avx512bf16, neon) or set_isa() overrides. A program that links headwise::compiled sees declarations only.
 
 namespace headwise {
 
@@ -77,6 +77,8 @@ inline bool cpu_runs(Isa isa) {
       return avx2;
     case Isa::avx512:
       return avx512;
+    case Isa::avx512vnni:
+      return avx512 && __builtin_cpu_supports("avx512vnni");
     case Isa::avx512bf16:
       return avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
     default:
@@ -89,6 +91,9 @@ inline bool cpu_runs(Isa isa) {
 inline constexpr const TileKernels* kTables[] = {
 #if defined(HEADWISE_HAS_AVX512BF16)
     &avx512bf16::kernels,
+#endif
+#if defined(HEADWISE_HAS_AVX512VNNI)
+    &avx512vnni::kernels,
 #endif
 #if defined(HEADWISE_HAS_AVX512)
     &avx512::kernels,

@@ -5,6 +5,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "headwise/core/heads.hpp"
 #include "headwise/core/quantize.hpp"
 #include "headwise/core/storage.hpp"
 #include "headwise/core/tile_layout.hpp"
@@ -58,7 +59,19 @@ namespace headwise::avx512 {
 HEADWISE_REGION_END
 #endif
 
-#if !defined(HEADWISE_NATIVE_ONLY) || (defined(__AVX512F__) && defined(__AVX512BF16__))
+#if !defined(HEADWISE_NATIVE_ONLY) || (defined(__AVX512F__) && defined(__AVX512VNNI__))
+#define HEADWISE_HAS_AVX512VNNI
+HEADWISE_REGION_BEGIN("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")
+namespace headwise::avx512vnni {
+#include "headwise/simd/avx512.inl.hpp"
+#include "headwise/simd/digit_dot.inl.hpp"
+#include "headwise/kernel/digit_dot_kernels.inl.hpp"
+inline constexpr TileKernels kernels = with_digit_dot(avx512::kernels, Isa::avx512vnni);
+}  // namespace headwise::avx512vnni
+HEADWISE_REGION_END
+#endif
+
+#if !defined(HEADWISE_NATIVE_ONLY) || (defined(HEADWISE_HAS_AVX512VNNI) && defined(__AVX512BF16__))
 #define HEADWISE_HAS_AVX512BF16
 #define HEADWISE_BF16_DOT
 HEADWISE_REGION_BEGIN("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vnni,avx2,fma,f16c")
@@ -66,7 +79,7 @@ namespace headwise::avx512bf16 {
 #include "headwise/simd/avx512.inl.hpp"
 #include "headwise/simd/bf16_dot.inl.hpp"
 #include "headwise/kernel/bf16_dot_kernels.inl.hpp"
-inline constexpr TileKernels kernels = with_bf16_dot(avx512::kernels, Isa::avx512bf16);
+inline constexpr TileKernels kernels = with_bf16_dot(avx512vnni::kernels, Isa::avx512bf16);
 }  // namespace headwise::avx512bf16
 HEADWISE_REGION_END
 #undef HEADWISE_BF16_DOT

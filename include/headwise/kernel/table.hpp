@@ -12,20 +12,26 @@
 namespace headwise {
 
 /// The instruction sets kernels are compiled for.
-enum class Isa : std::uint8_t { baseline, avx2, avx512, avx512bf16, neon };
+enum class Isa : std::uint8_t { baseline, avx2, avx512, avx512vnni, avx512bf16, neon };
 
 constexpr std::string_view name_of(Isa isa) {
-  constexpr std::string_view names[] = {"baseline", "avx2", "avx512", "avx512bf16", "neon"};
+  constexpr std::string_view names[] = {"baseline", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon"};
   return names[static_cast<int>(isa)];
 }
 
 /// Most lanes any ISA has: per-row partial sums are kept this wide.
 inline constexpr Index kMaxLanes = 16;
 
-/// How a row (q, or the softmax weights p) is kept to meet stored keys or values: as f32, or as pairs of bf16 where the
-/// ISA multiplies those.
-enum class Operand : std::uint8_t { f32, bf16_pair };
-constexpr Index size_of(Operand operand) { return operand == Operand::f32 ? 4 : 2; }
+/// How a row (q, or the softmax weights p) is kept to meet stored keys or values: as f32, as pairs of bf16 where the ISA
+/// multiplies those, or as integers of two 8-bit digits each where it multiplies codes (kernel/digits.inl.hpp).
+enum class Operand : std::uint8_t { f32, bf16_pair, digits };
+
+/// Bytes of a row of `dim` numbers, a multiple of 8; never more than 4·dim. Digits have a unit and two kinds of sums behind
+/// them.
+constexpr Index row_bytes(Operand operand, Index dim) {
+  if (operand == Operand::digits) return round_up(2 * dim + 8 + 4 * ceil_div(dim, kScaleDims), 16);
+  return operand == Operand::f32 ? 4 * dim : 2 * dim;
+}
 
 /// `widen_rows` of a storage type whose kernels take any number of rows.
 inline constexpr Index kNeverWiden = std::numeric_limits<Index>::max();
@@ -67,7 +73,7 @@ struct SoftmaxState {
   float* sum;       // [rows][kMaxLanes]
   float* tile_sum;  // [rows][kMaxLanes], scratch
   void* weights;    // [rows][64] of `operand`, out
-  Operand operand;  // the values'
+  Operand operand;  // f32, or bf16_pair where the values are met so
 };
 inline constexpr float kLazyRange = 12.0f;
 
@@ -148,6 +154,12 @@ struct TileKernels {
   /// Each y is summed in one order that `inputs` alone decides.
   void (*row_products)(const ProductArgs&);
 
+  /// How weights are handed over for values of a storage type. Digits are made of f32 on the way: the values' scales are
+  /// part of them.
+  Operand weights_for(Storage values) const {
+    const Operand kept = operand[static_cast<int>(values)];
+    return kept == Operand::digits ? Operand::f32 : kept;
+  }
   /// Whether `scores` of these keys can make weights of `weights`.
   bool fuses(Storage keys, Operand weights) const {
     return weights == Operand::f32 || operand[static_cast<int>(keys)] == weights;

@@ -45,6 +45,9 @@ struct Options {
   /// never falling, from 0 to the tokens of q. A sequence may have none. So prompts, appended tokens and decoding mix in
   /// one call without padding. Empty: as many tokens of each sequence; not together with query_lengths.
   std::span<const Index> query_offsets{};
+  /// Whether sequences that begin in the very same tiles (see TileSource) read them together, once for the rows of all:
+  /// wherever they can, never, or, unset, where the call is faster for it. No bit of the results depends on it.
+  std::optional<bool> share_prefix{};
   /// Which KV head each query head reads, for this call; null: the map of the Attention.
   const HeadMap* head_map = nullptr;
   /// The same for groups of consecutive query heads, as plain numbers: KV head g is read by query heads b[g] … b[g+1]−1,

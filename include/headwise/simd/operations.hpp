@@ -38,6 +38,20 @@
 //   splat_pair(p)                  I: the 32 bits at p in all lanes
 //   dot_bf16(acc, a, b)            acc + a.even·b.even + a.odd·b.odd per lane
 //   narrow_bf16(p, v)              store kLanes bf16, rounded to nearest even
+//
+// An ISA that multiplies 8-bit integers (simd/digit_dot.inl.hpp) also defines
+//   kDigitBigRows                  rows of prefill's register tile, by two vectors and two digits
+//   splat_bits(p)                  I: the 32 bits at p in all lanes
+//   dot_digits(acc, codes, digits) acc + Σ of the lane's four unsigned codes · signed digits, modulo 2^32
+//   dot_digits_at(acc, codes, p)   the same with the 32 bits at p in all lanes as digits
+//   load_scales(p)                 kLanes bf16 → F
+//   to_float(v)                    I → F, rounded to nearest even
+//   max_magnitude(a, b)            max(|a|, |b|); of NaN the other, or NaN
+//   reduce_add(v)                  std::int32_t of an I
+//   reduce_max(rows, out) reduce_add(rows, out)  of four vectors, F or I, at once; no NaN
+//   store_digits(p, x, inverse)    x: F[32 / kLanes]. The integers v nearest to x·inverse, of magnitude up to 32639, as digits
+//                                  v = 256·upper + lower to [8]{upper ×4, lower ×4} of signed bytes; returns sums of
+//                                  v + 128 over the 32 numbers, in any lanes. Where v is no such integer: something
 
 namespace headwise {
 

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT
+// Scores of int8 and int4 keys: rows as digits · K tile. A score is
+//   (Σ_groups float(Σ codes · integers) · scale of the token) · unit of the row
+// a function of the row's own query and of the key.
+
+/// Rows of the next register tile of so many, of `of` in all.
+constexpr Index digit_rows_at_once(Index rows, Index of) {
+  if (of > kStreamRows && rows >= kDigitBigRows) return kDigitBigRows;
+  if (rows == 5 || rows == 6) return 3;
+  return rows < kSmallRows ? rows : kSmallRows;
+}
+
+template <class Codes, int MR, int NV>
+HEADWISE_INLINE M digit_score_rows(const ScoreArgs& args, const SoftmaxState* softmax, Index row,
+                                   const ScoreSpan& span) {
+  const Index dim = args.head_dim, a_stride = row_bytes(Operand::digits, dim);
+  const Index steps = dim / 8 * Codes::kSteps, block_bytes = steps * kBlockTokens * 4;
+  const char* const rows = static_cast<const char*>(args.queries) + row * a_stride;
+  const char* const scales = static_cast<const char*>(args.keys) + kTileTokens / kBlockTokens * block_bytes;
+  const CodeStrides strides{Codes::kSteps * kBlockTokens * 4, kBlockTokens * 4,
+                            kLanes == kBlockTokens ? block_bytes : kLanes * 4};
+  LinesAhead ahead(args.ahead, span.part, span.parts, span.tokens / (NV * kLanes) * steps * NV);
+  M over = none();
+  for (Index token = span.first; token < span.first + span.tokens; token += NV * kLanes) {
+    const char* keys =
+        static_cast<const char*>(args.keys) + token / kBlockTokens * block_bytes + token % kBlockTokens * 4;
+    F s[MR][NV];
+    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) s[i][j] = zero();
+    Index d = 0;
+    do {
+      const Index group = d / Codes::kScaleGroup;
+      const char* start[MR];
+      HEADWISE_UNROLL for (int i = 0; i < MR; ++i) start[i] = Codes::start(DigitRow{rows + i * a_stride, dim}, group);
+      I dots[MR][NV];
+      digit_dots<Codes>(rows + 2 * d, a_stride, keys + d / 8 * strides.unit, strides,
+                        std::min(Codes::kScaleGroup, dim - d) / 8, ahead, start, dots);
+      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) {
+        const F scale = load_scales(scales + 2 * (group * kTileTokens + token + j * kLanes)) * splat(kSumShift);
+        HEADWISE_UNROLL for (int i = 0; i < MR; ++i) s[i][j] = fma(to_float(dots[i][j]), scale, s[i][j]);
+      }
+      d += Codes::kScaleGroup;
+    } while (Codes::kScaleGroup < kMaxHeadDim && d < dim);
+    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) {
+      const F unit = splat(DigitRow{rows + i * a_stride, dim}.unit());
+      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) {
+        const F score = pin(s[i][j] * unit);  // else g++ contracts it with what follows, on one of the two ways
+        if (softmax)
+          over = over | weigh(score, splat(softmax->max[row + i]), *softmax, row + i, token + j * kLanes);
+        else
+          store(args.scores + (row + i) * kTileTokens + token + j * kLanes, score);
+      }
+    }
+  }
+  return over;
+}
+
+template <class Codes>
+bool digit_scores(const ScoreArgs& args, const SoftmaxState* softmax) {
+  if (softmax) clear_tile_sums(*softmax, args.rows);
+  Index groups = 0;
+  for (Index row = 0; row < args.rows; row += digit_rows_at_once(args.rows - row, args.rows)) ++groups;
+  const Index tokens = kLanes * (args.rows <= 2 ? 1 : 2);
+  ScoreSpan span{0, tokens, 0, kTileTokens / tokens * groups};
+  M over = none();
+  for (; span.first < args.tokens; span.first += tokens)
+    for (Index row = 0, rows; row < args.rows; row += rows, ++span.part) {
+      rows = digit_rows_at_once(args.rows - row, args.rows);
+      if (args.ends && span.first >= args.ends[row + rows - 1]) continue;
+      switch (rows) {
+        case kDigitBigRows:
+          over = over | digit_score_rows<Codes, kDigitBigRows, 2>(args, softmax, row, span);
+          break;
+        case 4:
+          over = over | digit_score_rows<Codes, 4, 2>(args, softmax, row, span);
+          break;
+        case 3:
+          over = over | digit_score_rows<Codes, 3, 2>(args, softmax, row, span);
+          break;
+        case 2:
+          over = over | digit_score_rows<Codes, 2, 1>(args, softmax, row, span);
+          break;
+        default:
+          over = over | digit_score_rows<Codes, 1, 1>(args, softmax, row, span);
+      }
+    }
+  if (any(over)) return true;
+  if (softmax) add_tile_sums(*softmax, args.rows);
+  return false;
+}
