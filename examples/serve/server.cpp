@@ -82,6 +82,7 @@ void Server::reserve() {
       cache_.reserve(sequence.id, sequence.planned);
       ++i;
     } catch (const headwise::OutOfPages&) {
+      if (running_.size() == 1) throw;  // others use the cache
       preempt_youngest();
     }
 }

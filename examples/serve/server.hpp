@@ -37,7 +37,7 @@ struct Figures {
 /// one that its prompt gives alone, bit for bit.
 class Server {
  public:
-  /// Refers to the model and the cache. Throws std::invalid_argument on options out of range.
+  /// Refers to the model and to the cache, which is its own. Throws std::invalid_argument on options out of range.
   Server(const llama::Model& model, headwise::AnyPagedCache& cache, ServerOptions options,
          headwise::ExecutorRef executor);
 
@@ -46,7 +46,7 @@ class Server {
   Index add(const Request& request);
 
   /// Admits, reads once and draws a token of each sequence that has been read to its end. False if there was nothing to do.
-  /// On an exception of the model or a sampler, no more than this step is lost.
+  /// Throws what the model throws, with every sequence as it was, and std::runtime_error on logits that are NaN.
   bool step();
 
   Index num_requests() const { return std::ssize(all_); }

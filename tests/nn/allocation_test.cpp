@@ -12,6 +12,7 @@
 #include <array>
 #include <atomic>
 #include <cstddef>
+#include <vector>
 
 #include "headwise/nn/multi_head_attention.hpp"
 #include "headwise/parallel/thread_pool.hpp"
@@ -90,6 +91,34 @@ TEST(MultiHeadAttentionAllocation, DoesNotHappenInLayersThatShareAndRegroup) {
     if (t == 10) before = allocations;
     producer.forward(x.row(t), cache, 0, y, workspace, groups);
     borrower.forward(y, cache, 1, y, workspace, groups);
+  }
+  EXPECT_EQ(allocations, before);
+}
+
+TEST(MultiHeadAttentionAllocation, DoesNotHappenInRaggedBatches) {
+  std::vector<MultiHeadAttention> layers;
+  for (const Index window : {100, 100, 20}) {
+    layers.emplace_back(MultiHeadAttentionOptions{
+        .hidden_size = 192, .num_heads = 6, .num_kv_heads = 2, .rope = RopeOptions{}, .window = window});
+    ModuleWeights(layers.back()).give_to(layers.back());
+  }
+  PagedCache<bf16> cache(std::vector<LayerShape>(3, layers[0].cache_shape()), 4, {.page_tokens = 128});
+  const std::array ids{cache.create(), cache.create(), cache.create()};
+  const Matrix x = random_matrix(6, 192, 1);
+  Matrix y(6, 192);
+  Workspace workspace;
+  RaggedBatch batch;
+  long before = 0;
+  for (Index step = 0; step < 80; ++step) {  // crosses a tile's border, within the first pages
+    if (step == 10) before = allocations;
+    batch.clear();
+    batch.add(ids[2], step % 5 == 0 ? 4 : 1);
+    batch.add(ids[0], 1);
+    if (step % 2 == 0) batch.add(ids[1], 1);
+    const auto rows = x.topRows(batch.num_tokens());
+    for (Index l = 0; l < 3; ++l)
+      layers[static_cast<std::size_t>(l)].forward(rows, cache, batch, l, y.topRows(batch.num_tokens()), workspace);
+    if (step % 20 == 19) cache.truncate(ids[2], 4);
   }
   EXPECT_EQ(allocations, before);
 }

@@ -60,7 +60,7 @@ struct Layers {
   }
   template <class T>
   KvCache<T> alone() const {
-    return KvCache<T>(shapes(), sharing, 400);
+    return KvCache<T>(shapes(), sharing, 1300);
   }
   template <class T>
   Matrix forward(const Matrix& x, KvCache<T>& cache) const {
@@ -175,6 +175,33 @@ TEST(RaggedBatch, ThatIsNotClearedIsPlannedAnewForTheNextStep) {
       for (const SequenceId& id : batch.sequences()) paged.truncate(id, paged.num_tokens(0, id) - 1);
       a.truncate(a.num_tokens() - 1), b.truncate(b.num_tokens() - 1);
     }
+  }
+}
+
+TEST(RaggedBatch, SequencesWithOneBeginningHaveTheBitsOfEachAlone) {
+  const Layers layers({plain(), plain(), with([](auto& o) { o.window = 1100; })});
+  constexpr Index kShared = 1152, kForks = 4;  // in whole pages, beyond a segment of the plan
+  auto paged = layers.paged<bf16>(40);
+  const Matrix beginning = random_matrix(kShared, kHidden, 1);
+  std::vector<SequenceId> ids{paged.create()};
+  RaggedBatch batch;
+  batch.add(ids[0], kShared);
+  layers.forward(beginning, paged, batch, Serial{});
+  std::vector<KvCache<bf16>> alone;
+  for (Index b = 0; b < kForks; ++b) {
+    if (b > 0) ids.push_back(paged.fork(ids[0]));
+    alone.push_back(layers.alone<bf16>());
+    layers.forward(beginning, alone.back());
+  }
+  ThreadPool pool(2);
+  for (const Index tokens : {1, 3, 70, 1}) {
+    batch.clear();
+    for (const SequenceId& id : ids) batch.add(id, tokens);
+    const Matrix x = random_matrix(kForks * tokens, kHidden, static_cast<unsigned>(tokens));
+    const Matrix y = layers.forward(x, paged, batch, pool);
+    for (Index b = 0; b < kForks; ++b)
+      EXPECT_EQ(Matrix(y.middleRows(b * tokens, tokens)),
+                layers.forward(Matrix(x.middleRows(b * tokens, tokens)), alone[static_cast<std::size_t>(b)]));
   }
 }
 

@@ -15,9 +15,9 @@ void check_shape(const Cache& cache, Index layer, const LayerShape& want) {
   const LayerShape have = cache.layer_shape(layer);
   const bool fits = have.num_kv_heads == want.num_kv_heads && have.head_dim == want.head_dim &&
                     have.value_dim == want.value_dim;  // a ring or not
-  require(fits, "layer ", layer, " of the cache (num_kv_heads ", have.num_kv_heads, ", head_dim ",
-          have.head_dim, ", value_dim ", have.value_dim, ") must have num_kv_heads ", want.num_kv_heads, ", head_dim ",
-          want.head_dim, ", value_dim ", want.value_dim);
+  require(fits, "layer ", layer, " of the cache (num_kv_heads ", have.num_kv_heads, ", head_dim ", have.head_dim,
+          ", value_dim ", have.value_dim, ") must have num_kv_heads ", want.num_kv_heads, ", head_dim ", want.head_dim,
+          ", value_dim ", want.value_dim);
 }
 template <class Cache>
 void check_has_own(bool borrows_kv, const Cache& cache, Index layer) {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <iterator>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -21,7 +20,7 @@ namespace headwise::nn {
 class RaggedBatch {
  public:
   void clear() {
-    planned_for_.reset();
+    is_planned_ = false;
     sequences_.clear();
     offsets_.assign(1, 0);
   }
@@ -31,7 +30,7 @@ class RaggedBatch {
             " in a RaggedBatch must be at least 1");
     for (const SequenceId& other : sequences_)
       require(!(other == sequence), "sequence (", sequence.number(), ") must be added to a RaggedBatch once");
-    planned_for_.reset();
+    is_planned_ = false;
     sequences_.push_back(sequence);
     offsets_.push_back(num_tokens() + tokens);
   }
@@ -54,13 +53,14 @@ class RaggedBatch {
   const AttentionPlan& plan(const Attention<Heads<>>& attention, const MultiHeadAttentionOptions& options, Index layer,
                             const Source& keys, ExecutorRef executor) {
     if (!serves(options, layer, keys)) {
-      planned_for_.reset();
+      is_planned_ = false;
       headwise::Options call = detail::attention_options(options);
       call.query_offsets = offsets_;
       attention.plan(plan_, num_tokens(), keys, call, executor);
       key_tokens_.clear();
       for (Index b = 0; b < num_sequences(); ++b) key_tokens_.push_back(keys.num_tokens(b));
       planned_for_ = options;
+      is_planned_ = true;
     }
     last_layer_ = layer;
     return plan_;
@@ -68,8 +68,8 @@ class RaggedBatch {
   /// Only to later layers: an earlier one is of another step.
   template <class Source>
   bool serves(const MultiHeadAttentionOptions& options, Index layer, const Source& keys) const {
-    if (!planned_for_ || layer <= last_layer_ || std::ssize(key_tokens_) != num_sequences() ||
-        !detail::attend_alike(*planned_for_, options))
+    if (!is_planned_ || layer <= last_layer_ || std::ssize(key_tokens_) != num_sequences() ||
+        !detail::attend_alike(planned_for_, options))
       return false;
     for (Index b = 0; b < num_sequences(); ++b)
       if (keys.num_tokens(b) != key_tokens_[static_cast<std::size_t>(b)]) return false;
@@ -80,8 +80,9 @@ class RaggedBatch {
   std::vector<Index> offsets_ = std::vector<Index>(1, 0);
 
   AttentionPlan plan_;
-  std::optional<MultiHeadAttentionOptions> planned_for_;
-  std::vector<Index> key_tokens_;  // of each sequence in the plan
+  bool is_planned_ = false;
+  MultiHeadAttentionOptions planned_for_;  // kept, so that the next step's allocate nothing
+  std::vector<Index> key_tokens_;          // of each sequence in the plan
   Index last_layer_ = 0;
 };
 
