@@ -42,9 +42,6 @@ HEADWISE_INLINE I dot_digits(I acc, I codes, I digits) {
   }
   return acc;
 }
-HEADWISE_INLINE I dot_digits_at(I acc, I codes, const void* digits) {
-  return dot_digits(acc, codes, splat_bits(digits));
-}
 HEADWISE_INLINE F load_scales(const void* p) {
   F v;
   for (int lane = 0; lane < kLanes; ++lane) v[lane] = load_element(p, Storage::bf16, lane);

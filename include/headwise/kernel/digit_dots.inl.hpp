@@ -67,16 +67,11 @@ HEADWISE_INLINE void digit_dots(const char* a, Index a_stride, const char* b, co
     HEADWISE_UNROLL for (int h = 0; h < 2; ++h) HEADWISE_UNROLL for (int i = 0; i < MR; ++i) {
       const char* digits = a + i * a_stride + 8 * h;
       constexpr int kPartial = P - 1;
-      if constexpr (NV == 1) {
-        upper[h & kPartial][i][0] = dot_digits_at(upper[h & kPartial][i][0], codes[h][0], digits);
-        lower[h & kPartial][i][0] = dot_digits_at(lower[h & kPartial][i][0], codes[h][0], digits + 4);
-      } else {
-        const I high = splat_bits(digits), low = splat_bits(digits + 4);
-        HEADWISE_UNROLL for (int j = 0; j < NV; ++j) upper[h & kPartial][i][j] =
-            dot_digits(upper[h & kPartial][i][j], codes[h][j], high);
-        HEADWISE_UNROLL for (int j = 0; j < NV; ++j) lower[h & kPartial][i][j] =
-            dot_digits(lower[h & kPartial][i][j], codes[h][j], low);
-      }
+      const I high = splat_bits(digits), low = splat_bits(digits + 4);
+      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) upper[h & kPartial][i][j] =
+          dot_digits(upper[h & kPartial][i][j], codes[h][j], high);
+      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) lower[h & kPartial][i][j] =
+          dot_digits(lower[h & kPartial][i][j], codes[h][j], low);
     }
     a += 16;
     b += strides.unit;

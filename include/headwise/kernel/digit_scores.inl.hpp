@@ -10,45 +10,48 @@ constexpr Index digit_rows_at_once(Index rows, Index of) {
   return rows < kSmallRows ? rows : kSmallRows;
 }
 
-template <class Codes, int MR, int NV>
+/// Vectors of tokens side by side, which share what is loaded of the rows (1 row: a third less time than one by one).
+inline constexpr int kDigitScoreVectors = 2;
+
+template <class Codes, int MR>
 HEADWISE_INLINE M digit_score_rows(const ScoreArgs& args, const SoftmaxState* softmax, Index row,
                                    const ScoreSpan& span) {
+  constexpr int NV = kDigitScoreVectors;
   const Index dim = args.head_dim, a_stride = row_bytes(Operand::digits, dim);
   const Index steps = dim / 8 * Codes::kSteps, block_bytes = steps * kBlockTokens * 4;
   const char* const rows = static_cast<const char*>(args.queries) + row * a_stride;
   const char* const scales = static_cast<const char*>(args.keys) + kTileTokens / kBlockTokens * block_bytes;
   const CodeStrides strides{Codes::kSteps * kBlockTokens * 4, kBlockTokens * 4,
                             kLanes == kBlockTokens ? block_bytes : kLanes * 4};
-  LinesAhead ahead(args.ahead, span.part, span.parts, span.tokens / (NV * kLanes) * steps * NV);
+  LinesAhead ahead(args.ahead, span.part, span.parts, steps * NV);
   M over = none();
-  for (Index token = span.first; token < span.first + span.tokens; token += NV * kLanes) {
-    const char* keys =
-        static_cast<const char*>(args.keys) + token / kBlockTokens * block_bytes + token % kBlockTokens * 4;
-    F s[MR][NV];
-    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) s[i][j] = zero();
-    Index d = 0;
-    do {
-      const Index group = d / Codes::kScaleGroup;
-      const char* start[MR];
-      HEADWISE_UNROLL for (int i = 0; i < MR; ++i) start[i] = Codes::start(DigitRow{rows + i * a_stride, dim}, group);
-      I dots[MR][NV];
-      digit_dots<Codes>(rows + 2 * d, a_stride, keys + d / 8 * strides.unit, strides,
-                        std::min(Codes::kScaleGroup, dim - d) / 8, ahead, start, dots);
-      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) {
-        const F scale = load_scales(scales + 2 * (group * kTileTokens + token + j * kLanes)) * splat(kSumShift);
-        HEADWISE_UNROLL for (int i = 0; i < MR; ++i) s[i][j] = fma(to_float(dots[i][j]), scale, s[i][j]);
-      }
-      d += Codes::kScaleGroup;
-    } while (Codes::kScaleGroup < kMaxHeadDim && d < dim);
-    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) {
-      const F unit = splat(DigitRow{rows + i * a_stride, dim}.unit());
-      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) {
-        const F score = pin(s[i][j] * unit);  // else g++ contracts it with what follows, on one of the two ways
-        if (softmax)
-          over = over | weigh(score, splat(softmax->max[row + i]), *softmax, row + i, token + j * kLanes);
-        else
-          store(args.scores + (row + i) * kTileTokens + token + j * kLanes, score);
-      }
+  const Index token = span.first;
+  const char* keys =
+      static_cast<const char*>(args.keys) + token / kBlockTokens * block_bytes + token % kBlockTokens * 4;
+  F s[MR][NV];
+  HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) s[i][j] = zero();
+  Index d = 0;
+  do {
+    const Index group = d / Codes::kScaleGroup;
+    const char* start[MR];
+    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) start[i] = Codes::start(DigitRow{rows + i * a_stride, dim}, group);
+    I dots[MR][NV];
+    digit_dots<Codes>(rows + 2 * d, a_stride, keys + d / 8 * strides.unit, strides,
+                      std::min(Codes::kScaleGroup, dim - d) / 8, ahead, start, dots);
+    HEADWISE_UNROLL for (int j = 0; j < NV; ++j) {
+      const F scale = load_scales(scales + 2 * (group * kTileTokens + token + j * kLanes)) * splat(kSumShift);
+      HEADWISE_UNROLL for (int i = 0; i < MR; ++i) s[i][j] = fma(to_float(dots[i][j]), scale, s[i][j]);
+    }
+    d += Codes::kScaleGroup;
+  } while (Codes::kScaleGroup < kMaxHeadDim && d < dim);
+  HEADWISE_UNROLL for (int i = 0; i < MR; ++i) {
+    const F unit = splat(DigitRow{rows + i * a_stride, dim}.unit());
+    HEADWISE_UNROLL for (int j = 0; j < NV; ++j) {
+      const F score = pin(s[i][j] * unit);  // else g++ contracts it with what follows, on one of the two ways
+      if (softmax)
+        over = over | weigh(score, splat(softmax->max[row + i]), *softmax, row + i, token + j * kLanes);
+      else
+        store(args.scores + (row + i) * kTileTokens + token + j * kLanes, score);
     }
   }
   return over;
@@ -59,7 +62,7 @@ bool digit_scores(const ScoreArgs& args, const SoftmaxState* softmax) {
   if (softmax) clear_tile_sums(*softmax, args.rows);
   Index groups = 0;
   for (Index row = 0; row < args.rows; row += digit_rows_at_once(args.rows - row, args.rows)) ++groups;
-  const Index tokens = kLanes * (args.rows <= 2 ? 1 : 2);
+  constexpr Index tokens = kDigitScoreVectors * kLanes;
   ScoreSpan span{0, tokens, 0, kTileTokens / tokens * groups};
   M over = none();
   for (; span.first < args.tokens; span.first += tokens)
@@ -68,19 +71,19 @@ bool digit_scores(const ScoreArgs& args, const SoftmaxState* softmax) {
       if (args.ends && span.first >= args.ends[row + rows - 1]) continue;
       switch (rows) {
         case kDigitBigRows:
-          over = over | digit_score_rows<Codes, kDigitBigRows, 2>(args, softmax, row, span);
+          over = over | digit_score_rows<Codes, kDigitBigRows>(args, softmax, row, span);
           break;
         case 4:
-          over = over | digit_score_rows<Codes, 4, 2>(args, softmax, row, span);
+          over = over | digit_score_rows<Codes, 4>(args, softmax, row, span);
           break;
         case 3:
-          over = over | digit_score_rows<Codes, 3, 2>(args, softmax, row, span);
+          over = over | digit_score_rows<Codes, 3>(args, softmax, row, span);
           break;
         case 2:
-          over = over | digit_score_rows<Codes, 2, 1>(args, softmax, row, span);
+          over = over | digit_score_rows<Codes, 2>(args, softmax, row, span);
           break;
         default:
-          over = over | digit_score_rows<Codes, 1, 1>(args, softmax, row, span);
+          over = over | digit_score_rows<Codes, 1>(args, softmax, row, span);
       }
     }
   if (any(over)) return true;

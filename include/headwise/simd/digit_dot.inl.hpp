@@ -15,11 +15,6 @@ HEADWISE_INLINE I dot_digits(I acc, I codes, I digits) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(digits));
   return sum;
 }
-HEADWISE_INLINE I dot_digits_at(I acc, I codes, const void* digits) {
-  I sum = acc;
-  asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(codes), "m"(*static_cast<const char(*)[4]>(digits)));
-  return sum;
-}
 HEADWISE_INLINE F load_scales(const void* p) {
   return (F)((I)_mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(static_cast<const __m256i*>(p))) << 16);
 }

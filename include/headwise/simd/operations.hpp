@@ -43,7 +43,6 @@
 //   kDigitBigRows                  rows of prefill's register tile, by two vectors and two digits
 //   splat_bits(p)                  I: the 32 bits at p in all lanes
 //   dot_digits(acc, codes, digits) acc + Σ of the lane's four unsigned codes · signed digits, modulo 2^32
-//   dot_digits_at(acc, codes, p)   the same with the 32 bits at p in all lanes as digits
 //   load_scales(p)                 kLanes bf16 → F
 //   to_float(v)                    I → F, rounded to nearest even
 //   max_magnitude(a, b)            max(|a|, |b|); of NaN the other, or NaN
