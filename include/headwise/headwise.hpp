@@ -22,6 +22,7 @@
 #include "headwise/position/rope_scaling.hpp"
 
 // where keys and values come from
+#include "headwise/cache/channel_scales.hpp"
 #include "headwise/cache/key_transform.hpp"
 #include "headwise/cache/kv_blocks.hpp"
 #include "headwise/cache/kv_cache.hpp"

@@ -64,8 +64,7 @@ template <CacheStorage T>
 Storage storage_of_cache(const char* name, std::optional<Storage> option) {
   if constexpr (std::same_as<T, AnyStorage>) {
     require(option.has_value(), name, " (unset) of CacheOptions must be given for a cache whose type leaves it open");
-    require(static_cast<int>(*option) < kStorages, name, " (",
-            static_cast<int>(*option), ") must be a storage type");
+    require(static_cast<int>(*option) < kStorages, name, " (", static_cast<int>(*option), ") must be a storage type");
     return *option;
   } else {
     require(!option || *option == Stored<T>::storage, name, " (", name_of(option.value_or(Storage::f32)), ") must be ",
