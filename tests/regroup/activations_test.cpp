@@ -112,7 +112,7 @@ TEST(ActivationStatistics, KeysAfterRopeGiveTheSameProducts) {
   const nn::Matrix values = random_matrix(tokens, kHeads * kValueDim, 2);
   ActivationStatistics before(kHeads, kKeyDim, kValueDim), after(kHeads, kKeyDim, kValueDim);
   before.add(keys, values);
-  nn::Rope(kKeyDim).apply(View<float>(keys.data(), tokens, kHeads, kKeyDim), 7);
+  Rope(kKeyDim).apply(View<float>(keys.data(), tokens, kHeads, kKeyDim), 7);
   after.add(keys, values);
   EXPECT_TRUE(after.gram().key.isApprox(before.gram().key, 8 * 0x1p-24));
 }
