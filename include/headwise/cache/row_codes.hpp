@@ -100,7 +100,9 @@ inline std::uint32_t largest_magnitude(const float* row, Index count) {
     std::memcpy(bits, row + d, sizeof bits);
     for (Index i = 0; i < kChunk; ++i) largest[i] = std::max(largest[i], bits[i] & 0x7fffffff);
   }
-  return static_cast<std::uint32_t>(*std::max_element(largest, largest + kChunk));
+  std::int32_t most = 0;  // no branch that depends on the numbers: a wrong guess takes as long as ten of them
+  for (const std::int32_t x : largest) most = std::max(most, x);
+  return static_cast<std::uint32_t>(most);
 }
 /// Whether one of `count` numbers has these bits.
 inline bool has_bits(const float* row, Index count, std::uint32_t wanted) {
@@ -110,7 +112,9 @@ inline bool has_bits(const float* row, Index count, std::uint32_t wanted) {
     std::memcpy(bits, row + d, sizeof bits);
     for (Index i = 0; i < kChunk; ++i) found[i] |= bits[i] == wanted ? 1u : 0u;
   }
-  return std::any_of(found, found + kChunk, [](std::uint32_t f) { return f != 0; });
+  std::uint32_t any = 0;
+  for (const std::uint32_t x : found) any |= x;
+  return any != 0;
 }
 
 /// `padded` numbers to codes and, where the type has them, scales.
@@ -129,7 +133,7 @@ inline void encode_row(const float* row, Index padded, Bits<S>* codes, std::uint
         *scales = int8_scale(std::bit_cast<float>(largest));
       else  // of both signs at once, the positive one
         *scales =
-            int4_scale(std::bit_cast<float>(has_bits(row + begin, count, largest) ? largest : largest | 0x80000000u));
+            int4_scale(std::bit_cast<float>(largest | std::uint32_t{!has_bits(row + begin, count, largest)} << 31));
       const float scale = from_bf16_bits(*scales);
       if (scale == 0 || !(std::fabs(scale) <= std::numeric_limits<float>::max())) {
         std::fill_n(codes + begin, count, static_cast<std::uint8_t>(S == Storage::int8 ? kInt8Zero : kInt4Zero));
