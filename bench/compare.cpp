@@ -69,7 +69,7 @@ void declare(CLI::App& app, Arguments& args) {
       ->delimiter(',')
       ->check(CLI::Range(1, 4096));
   app.add_option("--isa", args.isa, "instruction set; unset: the best this CPU has")
-      ->check(CLI::IsMember({"baseline", "avx2", "avx512", "avx512bf16", "neon"}));
+      ->check(CLI::IsMember({"baseline", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon"}));
   app.add_option("--repetitions", args.run.repetitions, "repetitions of each case")->check(CLI::Range(1, 1000));
   app.add_option("--min-time", args.run.min_time, "seconds of each repetition")->check(CLI::Range(0.001, 100.0));
   app.add_option("--memory", args.memory_mib, "MiB of caches at most; unset: 4096, or a quarter of the memory")

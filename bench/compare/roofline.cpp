@@ -78,10 +78,12 @@ const ProbeKernels& probe_kernels([[maybe_unused]] headwise::Storage storage) {
     case headwise::Isa::avx512bf16:
       return Roofline::uses_dot(storage) ? avx512bf16::kernels : avx512::kernels;
     case headwise::Isa::avx512:
+    case headwise::Isa::avx512vnni:  // differs for int8 and int4 alone
       return avx512::kernels;
     case headwise::Isa::avx2:
       return avx2::kernels;
-    default:
+    case headwise::Isa::baseline:
+    case headwise::Isa::neon:
       break;
   }
 #endif
