@@ -14,7 +14,7 @@ struct FormatFloat8 {
     typedef unsigned char Bytes __attribute__((vector_size(sizeof(I))));
     const I magnitude = lanes & 0x7f7f7f7f;
     // subnormal numbers are the last entries of the tables, all others have the high bit set
-    const I entry = magnitude + every_byte(0x80 - kSubnormals);
+    const I entry = (I)((U)magnitude + static_cast<std::uint32_t>(every_byte(0x80 - kSubnormals)));
     const I special = (I)((Bytes)magnitude > static_cast<unsigned char>(Special - 1)) & 0x7f7f7f7f;
     const I exponent = ((I)((U)magnitude >> (8 - kUp)) & every_byte(0x7f >> (8 - kUp))) + every_byte(kOffset >> 8);
     const I sign = lanes & every_byte(0x80);
