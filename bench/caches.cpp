@@ -11,15 +11,14 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
-#include <fstream>
 #include <iostream>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "caches/groups.hpp"
+#include "compare/json.hpp"
 #include "compare/machine.hpp"
 #include "headwise/kernel/dispatch.hpp"
 #include "headwise/parallel/thread_pool.hpp"
@@ -101,13 +100,8 @@ int run(const Arguments& args) {
   const Index threads = args.threads > 0 ? args.threads : headwise::usable_cpus();
   headwise::ThreadPool pool(threads);
   bool verified = true;
-  const compare::Machine machine = compare::this_machine();
   nlohmann::json document{{"headwise", compare::version_text()},
-                          {"machine",
-                           {{"cpu", machine.cpu},
-                            {"isa", name_of(headwise::current_isa())},
-                            {"threads", threads},
-                            {"last_level_cache_bytes", machine.last_level_cache}}},
+                          {"machine", compare::json_of(compare::this_machine(), threads)},
                           {"groups", nlohmann::json::array()}};
   const auto done = [&](const caches::Group& group) {
     print(group);
@@ -128,11 +122,7 @@ int run(const Arguments& args) {
       {"prefix", [&] { measure_prefix(args.sizes, pool, done); }},
   };
   for (const std::string& name : args.groups) measures.at(name)();
-  if (!args.json.empty()) {
-    std::ofstream file(args.json);
-    file << document.dump(1) << "\n";
-    if (!file.flush()) throw std::runtime_error("cannot write " + args.json);
-  }
+  if (!args.json.empty()) compare::write_file(args.json, document);
   return verified ? 0 : 1;
 }
 

@@ -10,15 +10,14 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
-#include <fstream>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "compare/figures.hpp"
+#include "compare/json.hpp"
 #include "compare/machine.hpp"
 #include "headwise/kernel/dispatch.hpp"
 #include "headwise/parallel/thread_pool.hpp"
@@ -104,13 +103,9 @@ void print_table(const std::vector<Case>& cases) {
 
 void write_json(const Arguments& args, Index threads, const std::vector<Case>& cases) {
   using nlohmann::json;
-  const compare::Machine machine = compare::this_machine();
   json document;
   document["headwise"] = compare::version_text();
-  document["machine"] = {{"cpu", machine.cpu},
-                         {"isa", name_of(headwise::current_isa())},
-                         {"threads", threads},
-                         {"last_level_cache_bytes", machine.last_level_cache}};
+  document["machine"] = compare::json_of(compare::this_machine(), threads);
   document["settings"] = {{"layers", args.layers},     {"num_heads", args.heads}, {"num_kv_heads", args.kv_heads},
                           {"head_dim", args.head_dim}, {"tokens", args.tokens},   {"storage", args.storage},
                           {"rounds", args.rounds}};
@@ -130,9 +125,7 @@ void write_json(const Arguments& args, Index threads, const std::vector<Case>& c
                                  {"error_limit", c.check.limit},
                                  {"samples", std::move(samples)}});
   }
-  std::ofstream file(args.json);
-  file << document.dump(1) << "\n";
-  if (!file.flush()) throw std::runtime_error("cannot write " + args.json);
+  compare::write_file(args.json, document);
 }
 
 int run(Arguments& args) {

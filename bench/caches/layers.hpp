@@ -35,7 +35,10 @@ class Numbers {
   }
 
   const headwise::Heads<>& heads() const { return heads_; }
-  headwise::LayerShape shape() const { return {heads_.num_kv_heads(), heads_.head_dim()}; }
+  /// The shapes of so many equal layers.
+  std::vector<headwise::LayerShape> shapes(Index layers) const {
+    return {static_cast<std::size_t>(layers), headwise::LayerShape{heads_.num_kv_heads(), heads_.head_dim()}};
+  }
   /// The tokens [first, first + count), which must lie in one block.
   View<const float> keys(Index first, Index count) const { return rows(keys_, first, count); }
   View<const float> values(Index first, Index count) const { return rows(values_, first, count); }

@@ -12,12 +12,6 @@ namespace caches {
 
 namespace {
 
-using Numbers_ = std::shared_ptr<Numbers>;
-
-std::vector<headwise::LayerShape> layers_of(const Numbers& numbers, const Sizes& sizes) {
-  return std::vector<headwise::LayerShape>(static_cast<std::size_t>(sizes.layers), numbers.shape());
-}
-
 /// The error of the last layer's output, of sequence 0.
 template <class Cache, class Sequence>
 void verify(Timed& timed, Numbers& numbers, const Cache& cache, Sequence sequence, Index tokens) {
@@ -30,8 +24,8 @@ void verify(Timed& timed, Numbers& numbers, const Cache& cache, Sequence sequenc
 }
 
 template <class T>
-Timed contiguous(Numbers_ numbers, const Sizes& sizes, ExecutorRef executor) {
-  auto cache = std::make_shared<headwise::KvCache<T>>(layers_of(*numbers, sizes), sizes.paged_tokens);
+Timed contiguous(std::shared_ptr<Numbers> numbers, const Sizes& sizes, ExecutorRef executor) {
+  auto cache = std::make_shared<headwise::KvCache<T>>(numbers->shapes(sizes.layers), sizes.paged_tokens);
   for (Index l = 0; l < sizes.layers; ++l)
     numbers->for_each_piece(sizes.paged_tokens,
                             [&](View<const float> k, View<const float> v) { cache->append(l, k, v); });
@@ -45,10 +39,10 @@ Timed contiguous(Numbers_ numbers, const Sizes& sizes, ExecutorRef executor) {
 
 /// A sequence whose pages lie in any order: the pool was used and given back by others in between.
 template <class T>
-Timed paged(Numbers_ numbers, const Sizes& sizes, Index page_tokens, ExecutorRef executor) {
+Timed paged(std::shared_ptr<Numbers> numbers, const Sizes& sizes, Index page_tokens, ExecutorRef executor) {
   const Index pages = headwise::ceil_div(sizes.paged_tokens, page_tokens);
   auto cache = std::make_shared<headwise::PagedCache<T>>(
-      layers_of(*numbers, sizes), 2 * pages,
+      numbers->shapes(sizes.layers), 2 * pages,
       headwise::PagedOptions{.page_tokens = page_tokens, .max_sequences = 2 * pages + 1});
   // one page for each of many sequences, half of which give it back in random order
   std::vector<headwise::SequenceId> others;

@@ -15,7 +15,7 @@ struct Batch {
   Batch(std::shared_ptr<Numbers> given, const Sizes& sizes)
       : numbers(std::move(given)),
         layers(headwise::ceil_div(sizes.layers, 2)),
-        cache(std::vector<headwise::LayerShape>(static_cast<std::size_t>(layers), numbers->shape()),
+        cache(numbers->shapes(layers),
               headwise::ceil_div(sizes.prefix_tokens, 64) + sizes.sequences * (sizes.own_tokens / 64 + 2),
               {.page_tokens = 64, .max_sequences = sizes.sequences + 1}) {
     const headwise::SequenceId prefix = cache.create();

@@ -12,13 +12,12 @@ namespace {
 /// A cache of several layers of the same tokens, and the decode step over all of them.
 template <class K, class V = K>
 Timed decode_of(std::shared_ptr<Numbers> numbers, const Sizes& sizes, ExecutorRef executor) {
-  const std::vector<headwise::LayerShape> layers(static_cast<std::size_t>(sizes.layers), numbers->shape());
-  auto cache = std::make_shared<headwise::KvCache<K, V>>(layers, sizes.kv_tokens);
+  auto cache = std::make_shared<headwise::KvCache<K, V>>(numbers->shapes(sizes.layers), sizes.kv_tokens);
   for (Index l = 0; l < sizes.layers; ++l)
     numbers->for_each_piece(sizes.kv_tokens, [&](View<const float> k, View<const float> v) { cache->append(l, k, v); });
 
   std::string name(headwise::name_of(headwise::Stored<K>::storage));
-  if (!std::is_same_v<K, V>) name += "+" + std::string(headwise::name_of(headwise::Stored<V>::storage));
+  if (!std::is_same_v<K, V>) name.append("+").append(headwise::name_of(headwise::Stored<V>::storage));
   Timed timed{.name = std::move(name), .run = {}, .units = sizes.layers, .bytes = cache->bytes()};
   timed.run = [=] {
     for (Index l = 0; l < sizes.layers; ++l) numbers->decode(cache->layer(l), {}, executor);

@@ -2,10 +2,8 @@
 #include "report.hpp"
 
 #include <algorithm>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <stdexcept>
 
 #include "figures.hpp"
 #include "json.hpp"
@@ -253,9 +251,7 @@ void write_json(const std::string& path, const RunInfo& info, const std::vector<
          {"predicted_speedup_over_mha", predicted_speedup_over_mha(result, results)},
          {"samples", json_of(result.samples)}});
   }
-  std::ofstream file(path);
-  file << document.dump(1) << "\n";
-  if (!file.flush()) throw std::runtime_error("cannot write " + path);
+  write_file(path, document);
 }
 
 }  // namespace compare

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <fstream>
 #include <nlohmann/json.hpp>
-#include <stdexcept>
 
 #include "compare/figures.hpp"
 #include "compare/json.hpp"
@@ -77,9 +75,7 @@ void write_json(const std::string& path, const RunInfo& info, const Curves& curv
                                   {"threads", use.threads},
                                   {"first_call_bytes", use.first_bytes},
                                   {"later_calls_bytes", use.later_bytes}});
-  std::ofstream file(path);
-  file << document.dump(1) << "\n";
-  if (!file.flush()) throw std::runtime_error("cannot write " + path);
+  compare::write_file(path, document);
 }
 
 }  // namespace scaling
