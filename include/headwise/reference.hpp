@@ -36,6 +36,15 @@ struct Parameters {
   std::optional<Index> key_length{};                         // keys that exist; unset: Tk
   std::optional<Index> query_length{};                       // query tokens that exist; unset: Tq
   std::span<const Index> kv_head_of{};                       // [H] the KV head of each query head; empty: h / (H/G)
+  std::optional<Index> chunk_size{};                         // a query at p sees no key before its chunk of so many
+  Index prefix_length = 0;                                   // keys before it are hidden from nobody on their left
+  Index key_start = 0;                                       // the first key that exists
+  std::function<double(Index position)> temperature{};       // factor on scores; empty: 1
+  std::span<const double> sink_logits{};                     // [H] scores without a value; empty: none
+  // of query token i and key t, beside the rules above:
+  std::function<bool(Index head, Index i, Index t)> visible{};                    // empty: all are
+  std::function<double(Index head, Index i, Index t)> added{};                    // a term of the score; −∞ hides
+  std::function<double(double score, Index head, Index p, Index t)> transform{};  // the score, last of all
 };
 
 struct Result {
@@ -43,13 +52,27 @@ struct Result {
   std::vector<double> lse;     // [Tq][H] natural logarithm of the sum of exp(score)
 };
 
+/// Whether the query at p does not see key t for where they stand.
+inline bool hides(const Parameters& parameters, Index p, Index t) {
+  if (t < parameters.key_start) return true;
+  if (t >= parameters.prefix_length) {
+    if (parameters.causal && t > p) return true;
+    if (parameters.window_right && t > p + *parameters.window_right) return true;
+  }
+  if (t < parameters.key_start + parameters.num_sink_tokens) return false;
+  if (parameters.window && t <= p - *parameters.window) return true;
+  const Index start = parameters.key_start;  // chunks are counted from it
+  return parameters.chunk_size && p >= start && t < p - (p - start) % *parameters.chunk_size;
+}
+
 /// q [Tq][H][D], k [Tk][G][D], v [Tk][G][DV] → output and lse.
 ///
 /// Query token i stands at position p = Tk − Tq + i among the keys (lengths in place of Tk and Tq where given).
-///   score  = scale·(q·k) → softcap → ALiBi, bias
+///   score  = scale·temperature·(q·k) → softcap → ALiBi, bias, added → transform
 ///   output = Σ softmax(score)·v over the visible keys
 /// A hidden key is never read, and a key whose score is −inf counts as not there. A query that sees no key, or that
-/// does not exist, has output 0 and lse −inf. A NaN or an infinity that is visible goes where arithmetic takes it.
+/// does not exist, has output 0 and lse −inf (one that exists, its sink logit where there is one). A NaN or an infinity that
+/// is visible goes where arithmetic takes it.
 inline Result attend(const Shape& shape, std::span<const double> q, std::span<const double> k,
                      std::span<const double> v, const Parameters& parameters = {}) {
   const auto [Tq, Tk, H, G, D, DV] = shape;
@@ -72,22 +95,32 @@ inline Result attend(const Shape& shape, std::span<const double> q, std::span<co
       for (Index t = 0; t < keys; ++t) {
         double& score = weights[static_cast<std::size_t>(t)];
         score = -infinity;
-        if (parameters.causal && t > p) continue;
-        if (parameters.window && t <= p - *parameters.window && t >= parameters.num_sink_tokens) continue;
-        if (parameters.window_right && t > p + *parameters.window_right) continue;
+        if (hides(parameters, p, t)) continue;
+        if (parameters.visible && !parameters.visible(h, i, t)) continue;
+        const double added = parameters.added ? parameters.added(h, i, t) : 0;
+        if (added == -infinity) continue;
         double dot = 0;
         for (Index d = 0; d < D; ++d) dot += at(q, (i * H + h) * D + d) * at(k, (t * G + g) * D + d);
         score = scale * dot;
+        if (parameters.temperature) score *= parameters.temperature(p);
         if (parameters.softcap != 0) score = parameters.softcap * std::tanh(score / parameters.softcap);
         if (!parameters.alibi_slopes.empty())
           score -= static_cast<double>(parameters.alibi_slopes[static_cast<std::size_t>(h)]) *
                    std::abs(static_cast<double>(p - t));
         if (parameters.bias) score += parameters.bias(h, t - p);
+        score += added;
+        if (parameters.transform) score = parameters.transform(score, h, p, t);
         if (score > largest || std::isnan(score)) largest = score;  // a NaN stays: no comparison with it is true
       }
 
-      if (largest == -infinity) continue;  // nothing visible
-      double sum = 0;
+      double sink = -infinity;
+      if (!parameters.sink_logits.empty()) sink = parameters.sink_logits[static_cast<std::size_t>(h)];
+      if (largest == -infinity) {  // nothing visible
+        result.lse[static_cast<std::size_t>(i * H + h)] = sink;
+        continue;
+      }
+      if (sink > largest) largest = sink;
+      double sum = std::exp(sink - largest);
       for (Index t = 0; t < keys; ++t) {
         double& weight = weights[static_cast<std::size_t>(t)];
         if (weight == -infinity) continue;

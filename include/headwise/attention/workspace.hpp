@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <new>
 
@@ -57,15 +58,16 @@ struct Workspace {
   float* lane_sums;  // [rows][kMaxLanes]
   PartialRows sums;  // [depth][rows]: of segments and of merged blocks of them
   // of one tile of it
-  float* scores;       // [rows][64]
-  Index* ends;         // [rows], of a masked tile's visible tokens
-  void* weights;       // [rows][64] of an operand
-  float* tile_sums;    // [rows][kMaxLanes]
-  float* wide_keys;    // a K tile as f32
-  float* wide_values;  // a V tile as f32
-  void* values_copy;   // a V tile with hidden tokens zeroed
-  void* packed;        // K or V of a tile packed from the caller's memory
-  float* dense_row;    // a query or output row made dense
+  float* scores;        // [rows][64]
+  std::uint64_t* bits;  // [rows], the visible tokens of a masked tile
+  Index* ends;          // [rows], where they end
+  void* weights;        // [rows][64] of an operand
+  float* tile_sums;     // [rows][kMaxLanes]
+  float* wide_keys;     // a K tile as f32
+  float* wide_values;   // a V tile as f32
+  void* values_copy;    // a V tile with hidden tokens zeroed
+  void* packed;         // K or V of a tile packed from the caller's memory
+  float* dense_row;     // a query or output row made dense
 
   Workspace(Buffer& buffer, const WorkspaceShape& shape)
       : head_dim_(padded_head_dim(shape.format.head_dim)),
@@ -87,6 +89,7 @@ struct Workspace {
       take(sums.sum, depth_ * all_rows * 4);
       take(sums.output, depth_ * all_rows * dv * 4);
       take(scores, rows * kTileTokens * 4);
+      take(bits, rows * static_cast<Index>(sizeof(std::uint64_t)));
       take(ends, rows * static_cast<Index>(sizeof(Index)));
       take(weights, rows * kTileTokens * 4);
       take(tile_sums, rows * kMaxLanes * 4);

@@ -12,8 +12,21 @@
 
 namespace headwise {
 
+/// Llama 4's temperature: scores of a query at p have the factor 1 + strength·log(1 + floor((p + 1) / floor_scale)), so that
+/// attention over long texts stays as sharp (Meta, Llama 4, 2025: `attn_scale` and `floor_scale`; of its layers without
+/// RoPE).
+struct Temperature {
+  Index floor_scale = 8192;  // at least 1
+  float strength = 0.1f;
+
+  float at(Index position) const {
+    if (position < 0) return 1.0f;
+    return 1.0f + strength * static_cast<float>(std::log1p(static_cast<double>((position + 1) / floor_scale)));
+  }
+};
+
 /// How scores are made and which keys a query sees. Applied in this order:
-///   scale → softcap → ALiBi, relative bias → mask (causal, windows, key_lengths) → softmax → ·V
+///   scale · temperature → softcap → ALiBi, relative bias → masks → softmax, with sink logits → ·V
 ///
 /// Positions. Token i of Tq query tokens of a sequence with Tk keys stands at p = Tk − Tq + i (bottom-right aligned):
 /// the newest query stands at the newest key, so prefill, appending to a cache and decode are one rule.
@@ -30,12 +43,27 @@ struct Options {
   Index num_sink_tokens = 0;
   /// Right window: a query at p sees keys up to p + window_right. Unset: all (causal is the stricter 0).
   std::optional<Index> window_right{};
+  /// Chunked attention (Llama 4): a query sees no key before its chunk. Chunks of chunk_size tokens, at least 1, begin at key
+  /// 0, or where key_starts says. Unset: one chunk.
+  std::optional<Index> chunk_size{};
+  /// Prefix-LM: all queries of sequence b see the keys before prefix_lengths[b], 0 … its keys, though they lie to the
+  /// right, past causal and window_right. Left windows and chunks hide them as they hide others. Empty: none.
+  std::span<const Index> prefix_lengths{};
+  /// Padding on the left: the first key of each sequence, 0 … its keys; those before are as if they were not there, and
+  /// never read. Positions count them all the same; sink tokens are counted from there. Empty: 0.
+  std::span<const Index> key_starts{};
+  /// Factor on the scores of a query that depends on its position; unset: none.
+  std::optional<Temperature> temperature{};
   /// s → softcap·tanh(s / softcap); 0: none.
   float softcap = 0.0f;
   /// ALiBi: adds −slope·|p − key position|, one slope per query head; empty: none.
   std::span<const float> alibi_slopes{};
   /// T5's relative position bias of each query head; null: none. Read during the call only.
   const RelativeBias* relative_bias = nullptr;
+  /// gpt-oss: a score of each query head that takes part in the softmax and has no value: the weights of the keys add up to
+  /// less than 1 and lse holds it too. A row without keys gives 0 and lse sink_logits[head]. Where partial results are
+  /// merged, of one part only. Empty: none.
+  std::span<const float> sink_logits{};
   /// Keys of each sequence, 0 … what the source holds; empty: all. What lies beyond is never read.
   std::span<const Index> key_lengths{};
   /// Query tokens of each sequence, 0 … the tokens of q; empty: all. The outputs of the rest are 0, their lse −inf.
