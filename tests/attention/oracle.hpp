@@ -33,6 +33,7 @@ inline reference::Parameters parameters_of(const Options& options) {
   parameters.window = options.window;
   parameters.num_sink_tokens = options.num_sink_tokens;
   parameters.window_right = options.window_right;
+  parameters.chunk_size = options.chunk_size;
   parameters.softcap = static_cast<double>(options.softcap);
   parameters.alibi_slopes = options.alibi_slopes;
   if (options.relative_bias)
@@ -106,6 +107,9 @@ class Expected {
     reference::Parameters parameters = parameters_of(options_);
     parameters.kv_head_of = kv_head_of;
     if (!options_.key_lengths.empty()) parameters.key_length = options_.key_lengths[static_cast<std::size_t>(b)];
+    if (!options_.key_starts.empty()) parameters.key_start = options_.key_starts[static_cast<std::size_t>(b)];
+    if (!options_.prefix_lengths.empty())
+      parameters.prefix_length = options_.prefix_lengths[static_cast<std::size_t>(b)];
     if (!options_.query_lengths.empty()) parameters.query_length = options_.query_lengths[static_cast<std::size_t>(b)];
 
     // |v| beside v: its weighted sum is the size that errors are relative to

@@ -48,7 +48,7 @@ class AttentionPlan {
     std::optional<HeadMap> map;
     bool map_of_call = false;  // from the options, not the attention's own
     Options options;           // spans of the vectors below
-    std::vector<Index> key_lengths, query_lengths, query_offsets, group_boundaries;
+    std::vector<Index> key_lengths, key_starts, prefix_lengths, query_lengths, query_offsets, group_boundaries;
     std::vector<float> alibi_slopes;
     Index query_tokens = 0;
     bool packs = false;
@@ -71,6 +71,8 @@ class AttentionPlan {
       span = memory;
     };
     keep(step.options.key_lengths, step.key_lengths);
+    keep(step.options.key_starts, step.key_starts);
+    keep(step.options.prefix_lengths, step.prefix_lengths);
     keep(step.options.query_lengths, step.query_lengths);
     keep(step.options.query_offsets, step.query_offsets);
     keep(step.options.group_boundaries, step.group_boundaries);

@@ -74,7 +74,7 @@ inline void check_kept(const CallShape& call) {
     const Index keys = call.num_keys(b), queries = call.num_queries(b);
     const TokenRange kept = call.source.kept(call.source.self, b);
     if (queries == 0 || kept.begin <= kept.sinks) continue;
-    const VisibleKeys visible(options, keys);
+    const VisibleKeys visible(options, keys, b);
     const Interval first = visible(keys - queries), last = visible(keys - 1);  // together they see all between
     const Index reached = std::max(first.begin, kept.sinks);
     if (reached < std::min(last.end, kept.begin))
@@ -84,9 +84,9 @@ inline void check_kept(const CallShape& call) {
            kept.end - 1, ": use a smaller window, or fewer query tokens at once",
            visible.sinks() > kept.sinks ? ", and num_sink_tokens of at most " + std::to_string(kept.sinks) : "");
     const Index sinks = std::min(visible.sinks(), kept.begin);
-    require(last.begin == 0 || sinks <= kept.sinks, "num_sink_tokens (", options.num_sink_tokens,
-            ") must be at most the first tokens that the cache keeps (", kept.sinks, ") of sequence ", b,
-            ", beside those from ", kept.begin, " on");
+    require(last.begin == visible.first() || sinks <= std::max(kept.sinks, visible.first()), "num_sink_tokens (",
+            options.num_sink_tokens, ") must be at most the first tokens that the cache keeps (", kept.sinks,
+            ") of sequence ", b, ", beside those from ", kept.begin, " on");
   }
 }
 
@@ -114,6 +114,9 @@ inline void check_options(const CallShape& call, const Heads<>& heads) {
   check_boundaries(options, heads, sequences);
   const auto stored = [&](Index b) { return call.source.num_tokens(call.source.self, b); };
   check_lengths(options.key_lengths, "key_lengths", sequences, "tokens of the keys and values", stored);
+  const auto keys = [&](Index b) { return call.num_keys(b); };
+  check_lengths(options.key_starts, "key_starts", sequences, "keys of the sequence", keys);
+  check_lengths(options.prefix_lengths, "prefix_lengths", sequences, "keys of the sequence", keys);
   if (call.is_ragged()) check_offsets(options, sequences, call.tokens);
   check_lengths(options.query_lengths, "query_lengths", sequences, "tokens of q", [&](Index) { return call.tokens; });
   check_kept(call);

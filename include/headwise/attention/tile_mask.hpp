@@ -73,8 +73,8 @@ class TileMask {
       return tile_bits(std::clamp<Index>(begin - first_, 0, kTileTokens),
                        std::clamp<Index>(end - first_, 0, kTileTokens));
     };
-    const Interval keys = range_.visible(row);
-    return clamped(keys.begin, keys.end) | (keys.begin > 0 ? clamped(0, range_.sinks()) : 0);
+    const Interval keys = range_.visible(row), sinks = range_.sinks(keys);
+    return clamped(keys.begin, keys.end) | clamped(sinks.begin, sinks.end);
   }
 
   const RowRange& range_;

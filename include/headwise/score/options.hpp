@@ -99,6 +99,8 @@ inline void check_options(const Options& options, Index num_heads) {
   require(options.num_sink_tokens >= 0, "num_sink_tokens (", options.num_sink_tokens, ") must be at least 0");
   if (options.window_right)
     require(*options.window_right >= 0, "window_right (", *options.window_right, ") must be at least 0");
+  if (options.chunk_size)
+    require(*options.chunk_size >= 1, "chunk_size (", *options.chunk_size, ") must be at least 1");
   if (!options.alibi_slopes.empty()) {
     require(std::ssize(options.alibi_slopes) == num_heads, "alibi_slopes (", options.alibi_slopes.size(),
             " slopes) must hold one slope per query head (", num_heads, ")");
