@@ -37,7 +37,7 @@ class Walk {
         memory_(memory.head(head)),
         range_(call, item),
         mask_(range_, item.rows, memory_),
-        transform_(call, kernels, range_, kv_head_, item.rows),
+        transform_(call, kernels, range_, kv_head_, item.rows, memory_),
         stream_(call, item, item.kv_head + head, memory_.packed),
         head_dim_(padded_head_dim(format_.head_dim)),
         value_dim_(padded_value_dim(format_.value_dim)),
@@ -93,19 +93,27 @@ class Walk {
 
   bool splits() const { return item_.partial >= 0; }
 
-  /// scores → transform → mask → softmax → weighted sum
+  /// scores, transformed → the user's function → mask → softmax → weighted sum
   void sum_tile(const SoftmaxState& state, float* output) {
     const void* const keys = stream_.open(tile_, range_);
     const bool opening = std::exchange(opening_, false), whole = mask_.whole();
-    const ScoreArgs args{memory_.queries, widened_keys(keys), memory_.scores, item_.rows,
-                         head_dim_,       mask_.end(),        mask_.ends(),   stream_.ahead_of_keys()};
+    const ScoreArgs args{memory_.queries,
+                         widened_keys(keys),
+                         memory_.scores,
+                         item_.rows,
+                         head_dim_,
+                         mask_.end(),
+                         mask_.ends(),
+                         stream_.ahead_of_keys(),
+                         transform_.of_tile(tile_ * kTileTokens)};
     const auto scores = kernels_.scores[static_cast<int>(key_storage_)];
 
-    const bool fused = whole && !opening && !transform_.any() && kernels_.fuses(key_storage_, softmax_.operand);
+    const bool fused =
+        whole && !opening && !transform_.calls_function() && kernels_.fuses(key_storage_, softmax_.operand);
     const bool done = fused && !scores(args, &state);
     if (!done) {
       scores(args, nullptr);
-      transform_.apply(memory_.scores, tile_ * kTileTokens);
+      if (transform_.calls_function()) transform_.call_function(memory_.scores, mask_);
       mask_.hide(memory_.scores);
       if (opening || fused || kernels_.softmax(memory_.scores, item_.rows, state))
         kernels_.rescale(memory_.scores, item_.rows, state, output, value_dim_);

@@ -44,12 +44,13 @@ constexpr void add_storage(TileKernels& table) {
 constexpr TileKernels make_kernels() {
   TileKernels table{};
   table.isa = kIsa;
+  table.lanes = kLanes;
   table.row_products = row_products;
   table.prepare_row = prepare_row;
   table.finish_row = finish_row;
   table.blend = blend;
-  table.softcap = softcap;
-  table.alibi = alibi;
+  table.transform = transform;
+  table.scale_scores = scale_scores;
   table.softmax = softmax;
   table.rescale = rescale;
   add_storage<StepF32>(table);

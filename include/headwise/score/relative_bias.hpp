@@ -73,10 +73,12 @@ class RelativeBias {
   }
 
   /// The biases of a head for kTileTokens consecutive distances from `distance` on, in units of log2 as kernels keep
-  /// scores.
+  /// scores. One behind another from first_distance() to last_distance(), which stand for those beyond.
   const float* of_tile(Index head, Index distance) const {
-    return expanded_.data() + head * width() + std::clamp(distance, -reach(), options_.max_distance) + reach();
+    return expanded_.data() + head * width() + std::clamp(distance, first_distance(), last_distance()) + reach();
   }
+  Index first_distance() const { return -reach(); }
+  Index last_distance() const { return options_.max_distance; }
 
  private:
   static constexpr float kLog2e = 1.4426950408889634f;
