@@ -17,6 +17,7 @@
 #include "headwise/attention/tile_stream.hpp"
 #include "headwise/attention/tile_transform.hpp"
 #include "headwise/attention/values_apart.hpp"
+#include "headwise/attention/weight_record.hpp"
 #include "headwise/attention/workspace.hpp"
 #include "headwise/kernel/table.hpp"
 
@@ -26,9 +27,9 @@ namespace headwise::detail {
 /// open, { begin, { visit … }, end } …, close.
 class Walk {
  public:
-  /// `partials` are those of the split, if the item is part of one.
+  /// `partials` are those of the split, if the item is part of one; `record` takes the weights, where it is of something.
   Walk(const Problem& call, const TileKernels& kernels, const WorkItem& item, Index head, const Workspace& memory,
-       const PartialRows& partials)
+       const PartialRows& partials, const WeightRecord& record = {})
       : call_(call),
         kernels_(kernels),
         format_(call.source.format),
@@ -46,7 +47,9 @@ class Walk {
         softmax_{nullptr, memory_.lane_sums, memory_.tile_sums, memory_.weights, kernels.weights_for(value_storage_)},
         sums_(splits() ? partials.from(item.partial + head * item.segments.depth() * item.rows, value_dim_)
                        : memory_.sums),
-        merge_(kernels, item.rows, value_dim_) {
+        merge_(kernels, item.rows, value_dim_),
+        record_(record) {
+    if (record_) record_.clear(), aim_at_record();
     gather_queries(call, kernels, item, kv_head_, range_, kernels.operand[static_cast<int>(key_storage_)],
                    transform_.query_factor(), memory_);
   }
@@ -72,7 +75,9 @@ class Walk {
   /// Adds a tile to it, if some row sees any of it.
   void visit(Index tile) {
     tile_ = tile;
-    if (mask_.look(tile)) sum_tile(softmax_, segment_.output);
+    if (!mask_.look(tile)) return;
+    sum_tile(softmax_, segment_.output);
+    if (record_) aim_at_record();
   }
 
   /// Merges it with those before.
@@ -80,6 +85,21 @@ class Walk {
     reduce_lane_sums(softmax_.sum, item_.rows, segment_.sum);
     merge_.add(segment_, segment);
   }
+
+  /// Instead of all that: the scores of a tile as they enter the softmax, [rows][64] in units of log2, hidden ones −inf;
+  /// null where no row sees any of it.
+  const float* scores_of(Index tile) {
+    tile_ = tile;
+    if (!mask_.look(tile)) return nullptr;
+    const void* const keys = stream_.open(tile, range_);
+    kernels_.scores[static_cast<int>(key_storage_)]({memory_.queries, widened_keys(keys), memory_.scores, item_.rows,
+                                                     head_dim_, mask_.end(), mask_.ends(), stream_.ahead_of_keys()},
+                                                    nullptr);
+    transform_.apply(memory_.scores, tile * kTileTokens);
+    mask_.hide(memory_.scores);
+    return memory_.scores;
+  }
+  std::uint64_t visible(Index row) const { return mask_.bits(row); }
 
   /// Finishes the rows, or leaves their sums to the rest of the split.
   void close() {
@@ -110,6 +130,7 @@ class Walk {
       if (opening || fused || kernels_.softmax(memory_.scores, item_.rows, state))
         kernels_.rescale(memory_.scores, item_.rows, state, output, value_dim_);
     }
+    if (record_) record_.keep(tile_, state.max, mask_);
 
     const void* const stored = stream_.values();
     const void* const values = widened_values(stored);
@@ -120,6 +141,9 @@ class Walk {
     kernels_.weighted_sum[static_cast<int>(value_storage_)]({memory_.weights, values, output, item_.rows, value_dim_,
                                                              mask_.end(), mask_.ends(), stream_.ahead_of_values()});
   }
+
+  /// The next tile's weights are made where the record wants them.
+  void aim_at_record() { memory_.weights = softmax_.weights = record_.next_weights(); }
 
   const void* widened_keys(const void* keys) const {
     if (!widens(format_.key_storage)) return keys;
@@ -155,18 +179,21 @@ class Walk {
   SoftmaxState softmax_;
   PartialRows sums_, segment_{};
   SegmentMerge merge_;
+  WeightRecord record_;
   Index tile_ = 0;
   bool opening_ = true;
 };
 
-/// A work item from its first segment to its last, tile by tile, its KV heads side by side.
+/// A work item from its first segment to its last, tile by tile, its KV heads side by side. `records` are theirs; null:
+/// none.
 inline void walk(const Problem& call, const TileKernels& kernels, const WorkItem& item, const Workspace& memory,
-                 const PartialRows& partials) {
+                 const PartialRows& partials, const WeightRecord* records = nullptr) {
   // not std::optional, whose construction clears all of its memory: two microseconds of a call
   static_assert(std::is_trivially_destructible_v<Walk>);
   alignas(Walk) std::byte storage[static_cast<std::size_t>(kMaxHeadsTogether) * sizeof(Walk)];
   Walk* const first = reinterpret_cast<Walk*>(storage);
-  for (Index i = 0; i < item.kv_heads; ++i) std::construct_at(first + i, call, kernels, item, i, memory, partials);
+  for (Index i = 0; i < item.kv_heads; ++i)
+    std::construct_at(first + i, call, kernels, item, i, memory, partials, records ? records[i] : WeightRecord());
   const std::span<Walk> heads(first, static_cast<std::size_t>(item.kv_heads));
   Index segment = item.segments.begin;
   do {  // once where nothing is visible, over no tiles
