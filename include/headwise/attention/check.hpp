@@ -122,6 +122,37 @@ inline void check_options(const CallShape& call, const Heads<>& heads) {
   check_kept(call);
 }
 
+/// Scores and masses fit the call, whose options are checked.
+inline void check_weight_outputs(const Problem& call, const Heads<>& heads) {
+  const ConstArray& q = call.queries;
+  Index most_keys = 0;
+  for (Index b = 0; b < call.num_sequences(); ++b) most_keys = std::max(most_keys, call.num_keys(b));
+  if (call.outputs.scores) {
+    const Array& scores = call.outputs.scores->values;
+    require(scores.sequences == q.sequences, "sequences of the scores (", scores.sequences, ") must equal those of q (",
+            q.sequences, ")");
+    require(scores.tokens == q.tokens, "tokens of the scores (", scores.tokens, ") must equal those of q (", q.tokens,
+            ")");
+    require(scores.heads == heads.num_heads(), "heads of the scores (", scores.heads, ") must equal num_heads (",
+            heads.num_heads(), ")");
+    require(scores.dim >= most_keys, "dim of the scores (", scores.dim, ") must be at least the keys of a sequence (",
+            most_keys, ")");
+  }
+  if (call.outputs.mass) {
+    const Array& mass = call.outputs.mass->values;
+    require(mass.sequences == call.num_sequences(), "sequences of the mass (", mass.sequences,
+            ") must equal those of the keys and values (", call.num_sequences(), ")");
+    require(mass.tokens >= most_keys, "tokens of the mass (", mass.tokens,
+            ") must be at least the keys of a sequence (", most_keys, ")");
+    require(mass.heads == heads.num_heads() || mass.heads == heads.num_kv_heads(), "heads of the mass (", mass.heads,
+            ") must equal num_kv_heads (", heads.num_kv_heads(), ") or num_heads (", heads.num_heads(), ")");
+    require(mass.dim == 1, "dim of the mass (", mass.dim, ") must be 1");
+    if (call.outputs.mass->last_queries)
+      require(*call.outputs.mass->last_queries >= 0, "last_queries of the mass (", *call.outputs.mass->last_queries,
+              ") must be at least 0");
+  }
+}
+
 /// Throws std::invalid_argument naming the first argument that does not fit `heads` and the other arguments, of what is
 /// planned before there are queries.
 inline void check(const CallShape& call, const Heads<>& heads) {
@@ -162,6 +193,7 @@ inline void check(const Problem& call, const Heads<>& heads) {
   }
 
   check_options(call, heads);
+  check_weight_outputs(call, heads);
 }
 
 }  // namespace headwise::detail

@@ -8,6 +8,7 @@
 
 #include "headwise/attention/row_range.hpp"
 #include "headwise/attention/workspace.hpp"
+#include "headwise/core/log2_units.hpp"
 #include "headwise/kernel/table.hpp"
 
 // The end of a row: its sums become output = O / L and log-sum-exp = m + log L.
@@ -31,7 +32,6 @@ struct FinishedRow {
 /// both of L = l·2^(m−M) + 2^(sink−M). A row that has seen no key gives 0 and the sink.
 inline FinishedRow finished(float max, float sum, float sink) {
   constexpr float kNone = -std::numeric_limits<float>::infinity();
-  constexpr float kLn2 = 0.6931471805599453f, kLog2e = 1.4426950408889634f;
   if (max == kNone) return {0.0f, sink};
   if (sink == kNone) return {1.0f / sum, (max + std::log2(sum)) * kLn2};
   const float score = sink * kLog2e, top = score > max ? score : max;  // NaN stays

@@ -5,12 +5,11 @@
 #include "headwise/attention/row_range.hpp"
 #include "headwise/attention/tile_mask.hpp"
 #include "headwise/attention/workspace.hpp"
+#include "headwise/core/log2_units.hpp"
 #include "headwise/core/tile_layout.hpp"
 #include "headwise/kernel/table.hpp"
 
 namespace headwise::detail {
-
-inline constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
 /// What options do to the scores of a tile between q·k and the mask. Scores are in units of log2. A softcap works on
 /// natural ones and brings log2 e in itself; the user's function gets natural ones, and log2 e comes behind it.

@@ -17,6 +17,7 @@
 #include "headwise/attention/tile_stream.hpp"
 #include "headwise/attention/tile_transform.hpp"
 #include "headwise/attention/values_apart.hpp"
+#include "headwise/attention/weight_record.hpp"
 #include "headwise/attention/workspace.hpp"
 #include "headwise/kernel/table.hpp"
 
@@ -26,9 +27,9 @@ namespace headwise::detail {
 /// open, { begin, { visit … }, end } …, close.
 class Walk {
  public:
-  /// `partials` are those of the split, if the item is part of one.
+  /// `partials` are those of the split, if the item is part of one; `record` takes the weights, where it is of something.
   Walk(const Problem& call, const TileKernels& kernels, const WorkItem& item, Index head, const Workspace& memory,
-       const PartialRows& partials)
+       const PartialRows& partials, const WeightRecord& record = {})
       : call_(call),
         kernels_(kernels),
         format_(call.source.format),
@@ -46,7 +47,9 @@ class Walk {
         softmax_{nullptr, memory_.lane_sums, memory_.tile_sums, memory_.weights, kernels.weights_for(value_storage_)},
         sums_(splits() ? partials.from(item.partial + head * item.segments.depth() * item.rows, value_dim_)
                        : memory_.sums),
-        merge_(kernels, item.rows, value_dim_) {
+        merge_(kernels, item.rows, value_dim_),
+        record_(record) {
+    if (record_) record_.clear(), aim_at_record();
     gather_queries(call, kernels, item, kv_head_, range_, kernels.operand[static_cast<int>(key_storage_)],
                    transform_.query_factor(), memory_);
   }
@@ -72,7 +75,9 @@ class Walk {
   /// Adds a tile to it, if some row sees any of it.
   void visit(Index tile) {
     tile_ = tile;
-    if (mask_.look(tile)) sum_tile(softmax_, segment_.output);
+    if (!mask_.look(tile)) return;
+    sum_tile(softmax_, segment_.output);
+    if (record_) aim_at_record();
   }
 
   /// Merges it with those before.
@@ -80,6 +85,16 @@ class Walk {
     reduce_lane_sums(softmax_.sum, item_.rows, segment_.sum);
     merge_.add(segment_, segment);
   }
+
+  /// Instead of all that: the scores of a tile as they enter the softmax, [rows][64] in units of log2, hidden ones −inf;
+  /// null where no row sees any of it.
+  const float* scores_of(Index tile) {
+    tile_ = tile;
+    if (!mask_.look(tile)) return nullptr;
+    write_scores(open_keys());
+    return memory_.scores;
+  }
+  std::uint64_t visible(Index row) const { return mask_.bits(row); }
 
   /// Finishes the rows, or leaves their sums to the rest of the split.
   void close() {
@@ -93,31 +108,40 @@ class Walk {
 
   bool splits() const { return item_.partial >= 0; }
 
-  /// scores, transformed → the user's function → mask → softmax → weighted sum
-  void sum_tile(const SoftmaxState& state, float* output) {
-    const void* const keys = stream_.open(tile_, range_);
-    const bool opening = std::exchange(opening_, false), whole = mask_.whole();
-    const ScoreArgs args{memory_.queries,
-                         widened_keys(keys),
-                         memory_.scores,
-                         item_.rows,
-                         head_dim_,
-                         mask_.end(),
-                         mask_.ends(),
-                         stream_.ahead_of_keys(),
-                         transform_.of_tile(tile_ * kTileTokens)};
-    const auto scores = kernels_.scores[static_cast<int>(key_storage_)];
+  /// The tile's keys, met by the rows.
+  ScoreArgs open_keys() {
+    const void* const keys = widened_keys(stream_.open(tile_, range_));
+    return {memory_.queries,
+            keys,
+            memory_.scores,
+            item_.rows,
+            head_dim_,
+            mask_.end(),
+            mask_.ends(),
+            stream_.ahead_of_keys(),
+            transform_.of_tile(tile_ * kTileTokens)};
+  }
 
+  /// scores, transformed → the user's function → mask
+  void write_scores(const ScoreArgs& args) {
+    kernels_.scores[static_cast<int>(key_storage_)](args, nullptr);
+    if (transform_.calls_function()) transform_.call_function(memory_.scores, mask_);
+    mask_.hide(memory_.scores);
+  }
+
+  /// scores → softmax → weighted sum
+  void sum_tile(const SoftmaxState& state, float* output) {
+    const ScoreArgs args = open_keys();
+    const bool opening = std::exchange(opening_, false);
     const bool fused =
-        whole && !opening && !transform_.calls_function() && kernels_.fuses(key_storage_, softmax_.operand);
-    const bool done = fused && !scores(args, &state);
+        mask_.whole() && !opening && !transform_.calls_function() && kernels_.fuses(key_storage_, softmax_.operand);
+    const bool done = fused && !kernels_.scores[static_cast<int>(key_storage_)](args, &state);
     if (!done) {
-      scores(args, nullptr);
-      if (transform_.calls_function()) transform_.call_function(memory_.scores, mask_);
-      mask_.hide(memory_.scores);
+      write_scores(args);
       if (opening || fused || kernels_.softmax(memory_.scores, item_.rows, state))
         kernels_.rescale(memory_.scores, item_.rows, state, output, value_dim_);
     }
+    if (record_) record_.keep(tile_, state.max, mask_);
 
     const void* const stored = stream_.values();
     const void* const values = widened_values(stored);
@@ -128,6 +152,9 @@ class Walk {
     kernels_.weighted_sum[static_cast<int>(value_storage_)]({memory_.weights, values, output, item_.rows, value_dim_,
                                                              mask_.end(), mask_.ends(), stream_.ahead_of_values()});
   }
+
+  /// The next tile's weights are made where the record wants them.
+  void aim_at_record() { memory_.weights = softmax_.weights = record_.next_weights(); }
 
   const void* widened_keys(const void* keys) const {
     if (!widens(format_.key_storage)) return keys;
@@ -163,18 +190,21 @@ class Walk {
   SoftmaxState softmax_;
   PartialRows sums_, segment_{};
   SegmentMerge merge_;
+  WeightRecord record_;
   Index tile_ = 0;
   bool opening_ = true;
 };
 
-/// A work item from its first segment to its last, tile by tile, its KV heads side by side.
+/// A work item from its first segment to its last, tile by tile, its KV heads side by side. `records` are theirs; null:
+/// none.
 inline void walk(const Problem& call, const TileKernels& kernels, const WorkItem& item, const Workspace& memory,
-                 const PartialRows& partials) {
+                 const PartialRows& partials, const WeightRecord* records = nullptr) {
   // not std::optional, whose construction clears all of its memory: two microseconds of a call
   static_assert(std::is_trivially_destructible_v<Walk>);
   alignas(Walk) std::byte storage[static_cast<std::size_t>(kMaxHeadsTogether) * sizeof(Walk)];
   Walk* const first = reinterpret_cast<Walk*>(storage);
-  for (Index i = 0; i < item.kv_heads; ++i) std::construct_at(first + i, call, kernels, item, i, memory, partials);
+  for (Index i = 0; i < item.kv_heads; ++i)
+    std::construct_at(first + i, call, kernels, item, i, memory, partials, records ? records[i] : WeightRecord());
   const std::span<Walk> heads(first, static_cast<std::size_t>(item.kv_heads));
   Index segment = item.segments.begin;
   do {  // once where nothing is visible, over no tiles

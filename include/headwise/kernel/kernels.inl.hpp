@@ -9,6 +9,7 @@
 #include "headwise/kernel/weighted_sum.inl.hpp"
 #include "headwise/kernel/rows.inl.hpp"
 #include "headwise/kernel/transforms.inl.hpp"
+#include "headwise/kernel/mass.inl.hpp"
 #include "headwise/kernel/pack.inl.hpp"
 #include "headwise/kernel/widen.inl.hpp"
 #include "headwise/kernel/row_products.inl.hpp"
@@ -51,6 +52,8 @@ constexpr TileKernels make_kernels() {
   table.blend = blend;
   table.transform = transform;
   table.scale_scores = scale_scores;
+  table.exp2_difference = exp2_difference;
+  table.add_mass = add_mass;
   table.softmax = softmax;
   table.rescale = rescale;
   add_storage<StepF32>(table);

@@ -110,6 +110,15 @@ struct SumArgs {
   AheadArgs ahead;
 };
 
+/// Rows' weights of one tile, to be summed over the rows.
+struct MassArgs {
+  const void* weights;  // of the first row, [64] of `operand`, f32 or bf16_pair; weight·factor at most 2^23
+  Operand operand;
+  const float* factors;  // of the first row
+  Index rows, step;      // at most 2^9 − 1; every step-th row
+  std::uint32_t* mass;   // [64], out: Σ weight·factor, each rounded to an integer first
+};
+
 /// A projection: y[token][output] = x[token]·weight[output] + bias[output], rows of x `x_stride` floats apart, of y
 /// `y_stride`, of weight `inputs`.
 struct ProductArgs {
@@ -171,6 +180,9 @@ struct TileKernels {
   void (*transform)(const ScoreTransform&, float* scores, Index row, Index rows, Index token, Index tokens);
   /// scores[i] *= factor over `count` (a multiple of 64); returns whether some is −infinity or NaN then.
   bool (*scale_scores)(float* scores, Index count, float factor);
+  /// out[i] = 2^(a[i] − b[i]) over `count` (a multiple of 16) floats.
+  void (*exp2_difference)(const float* a, const float* b, Index count, float* out);
+  void (*add_mass)(const MassArgs&);
 
   /// Each y is summed in one order that `inputs` alone decides.
   void (*row_products)(const ProductArgs&);
