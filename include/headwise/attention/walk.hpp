@@ -42,8 +42,8 @@ class Walk {
         stream_(call, item, item.kv_head + head, memory_.packed),
         head_dim_(padded_head_dim(format_.head_dim)),
         value_dim_(padded_value_dim(format_.value_dim)),
-        key_storage_(resident(format_.key_storage)),
-        value_storage_(resident(format_.value_storage)),
+        key_storage_(widens_keys() ? Storage::f32 : format_.key_storage),
+        value_storage_(met_values()),
         softmax_{nullptr, memory_.lane_sums, memory_.tile_sums, memory_.weights, kernels.weights_for(value_storage_)},
         sums_(splits() ? partials.from(item.partial + head * item.segments.depth() * item.rows, value_dim_)
                        : memory_.sums),
@@ -102,17 +102,26 @@ class Walk {
   }
 
  private:
-  /// The storage whose kernels meet the rows: f32 for a tile that is widened first.
-  Storage resident(Storage storage) const { return widens(storage) ? Storage::f32 : storage; }
   bool widens(Storage storage) const { return item_.rows >= kernels_.widen_rows[static_cast<int>(storage)]; }
+  /// Whether rows meet the keys in f32: also few rows where values are made of the wide keys, with the same bits.
+  bool widens_keys() const {
+    const int storage = static_cast<int>(format_.key_storage);
+    return widens(format_.key_storage) ||
+           (format_.values_in_keys && !kernels_.values_of_keys[storage] && kernels_.operand[storage] == Operand::f32);
+  }
+  /// The storage whose kernels meet the rows: f32 for a tile that is widened first.
+  Storage met_values() const {
+    if (format_.values_in_keys) return kernels_.values_made_of(format_.key_storage);
+    return widens(format_.value_storage) ? Storage::f32 : format_.value_storage;
+  }
 
   bool splits() const { return item_.partial >= 0; }
 
   /// The tile's keys, met by the rows.
   ScoreArgs open_keys() {
-    const void* const keys = widened_keys(stream_.open(tile_, range_));
+    keys_ = stream_.open(tile_, range_);
     return {memory_.queries,
-            keys,
+            widened_keys(keys_),
             memory_.scores,
             item_.rows,
             head_dim_,
@@ -143,9 +152,9 @@ class Walk {
     }
     if (record_) record_.keep(tile_, state.max, mask_);
 
-    const void* const stored = stream_.values();
-    const void* const values = widened_values(stored);
-    if (hides_poison(stored))
+    const void* const stored = format_.values_in_keys ? nullptr : stream_.values();
+    const void* const values = stored ? widened_values(stored) : values_of_keys(keys_, args.keys);
+    if (stored ? hides_poison(stored, format_.value_storage) : hides_poison(values, value_storage_))
       return sum_values_apart(
           kernels_, value_storage_, values, format_.value_dim, value_dim_, softmax_.operand, memory_, item_.rows,
           [&](Index row) { return mask_.bits(row); }, output);
@@ -157,7 +166,7 @@ class Walk {
   void aim_at_record() { memory_.weights = softmax_.weights = record_.next_weights(); }
 
   const void* widened_keys(const void* keys) const {
-    if (!widens(format_.key_storage)) return keys;
+    if (key_storage_ == format_.key_storage) return keys;
     kernels_.widen_keys[static_cast<int>(format_.key_storage)](keys, format_.head_dim, memory_.wide_keys);
     return memory_.wide_keys;
   }
@@ -167,12 +176,23 @@ class Walk {
     return memory_.wide_values;
   }
 
+  /// Values that are the first dimensions of the keys, as rows meet them.
+  const void* values_of_keys(const void* keys, const void* met_keys) const {
+    if (key_storage_ != value_storage_) {  // integers, which their rows have met as such
+      kernels_.widen_keys[static_cast<int>(format_.key_storage)](keys, format_.head_dim, memory_.wide_keys);
+      met_keys = memory_.wide_keys;
+    }
+    kernels_.values_of_keys[static_cast<int>(value_storage_)](met_keys, format_.head_dim, format_.value_dim,
+                                                              memory_.wide_values);
+    return memory_.wide_values;
+  }
+
   /// Whether the tile holds infinities or NaN while some row does not see all of its stored tokens: 0 · NaN is NaN.
-  bool hides_poison(const void* values) const {
+  bool hides_poison(const void* values, Storage storage) const {
     if (mask_.whole()) return false;
     const Index stored = call_.source.num_tokens(call_.source.self, item_.sequence) - tile_ * kTileTokens;
     if (mask_.all_see(std::min(stored, kTileTokens))) return false;
-    return !kernels_.all_finite[static_cast<int>(format_.value_storage)](values, format_.value_dim);
+    return !kernels_.all_finite[static_cast<int>(storage)](values, format_.value_dim);
   }
 
   const Problem& call_;
@@ -192,6 +212,7 @@ class Walk {
   SegmentMerge merge_;
   WeightRecord record_;
   Index tile_ = 0;
+  const void* keys_ = nullptr;  // of the tile, as stored
   bool opening_ = true;
 };
 

@@ -10,7 +10,9 @@
 #include "headwise/kernel/rows.inl.hpp"
 #include "headwise/kernel/transforms.inl.hpp"
 #include "headwise/kernel/mass.inl.hpp"
+#include "headwise/kernel/transpose.inl.hpp"
 #include "headwise/kernel/pack.inl.hpp"
+#include "headwise/kernel/values_of_keys.inl.hpp"
 #include "headwise/kernel/widen.inl.hpp"
 #include "headwise/kernel/row_products.inl.hpp"
 
@@ -56,6 +58,7 @@ constexpr TileKernels make_kernels() {
   table.add_mass = add_mass;
   table.softmax = softmax;
   table.rescale = rescale;
+  table.values_of_keys[static_cast<int>(Storage::f32)] = values_of_f32_keys;
   add_storage<StepF32>(table);
   add_storage<StepF16>(table);
   add_storage<StepBf16>(table);

@@ -170,6 +170,10 @@ struct TileKernels {
   void (*widen_keys[kStorages])(const void* tile, Index head_dim, float* out);
   void (*widen_values[kStorages])(const void* tile, Index value_dim, float* out);
 
+  /// A V tile (value_dim) of the first dimensions of a K tile's keys, all of one storage type; null for those of
+  /// which values are made in f32 (values_made_of).
+  void (*values_of_keys[kStorages])(const void* keys, Index head_dim, Index value_dim, void* values);
+
   /// `tokens` rows (1 … 64, each dense in dim, anywhere) of a storage type of arrays to a tile of it; the rest is zeroed. Behind
   /// them `rows` names kRowsAhead more, any addresses: those are asked for, not read.
   void (*pack_keys[kStorages])(const char* const* rows, Index tokens, Index head_dim, void* tile);
@@ -193,6 +197,8 @@ struct TileKernels {
     const Operand kept = operand[static_cast<int>(values)];
     return kept == Operand::digits ? Operand::f32 : kept;
   }
+  /// As what rows meet values that are made of keys of a storage type: pairs of bf16 as such, all else in f32.
+  Storage values_made_of(Storage keys) const { return values_of_keys[static_cast<int>(keys)] ? keys : Storage::f32; }
   /// Whether `scores` of these keys can make weights of `weights`.
   bool fuses(Storage keys, Operand weights) const {
     return weights == Operand::f32 || operand[static_cast<int>(keys)] == weights;
