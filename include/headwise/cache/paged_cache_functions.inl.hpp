@@ -131,20 +131,19 @@ inline Index PagedCache<>::register_prefix(const SequenceId& id, std::span<const
 }
 
 inline void PagedCache<>::append_one(Index layer, const SequenceId& id, const ConstArray& k, const ConstArray& v,
-                                     const Rope* rope) {
+                                     const AppendOptions& options) {
   const Index offsets[] = {0, k.tokens};
-  append_packed(layer, std::span(&id, 1), offsets, k, v, rope);
+  append_packed(layer, std::span(&id, 1), offsets, k, v, options);
 }
 inline void PagedCache<>::append_packed(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets,
-                                        const ConstArray& k, const ConstArray& v, const Rope* rope) {
+                                        const ConstArray& k, const ConstArray& v, const AppendOptions& options) {
   const Index storage = storage_of(layer);
   check_is_producer(layer);
   const TileFormat& format = store_->tiles(storage).format();
   sequences_->check_distinct(ids);
   detail::check_rows("k", k, 1, k.tokens, format.num_kv_heads, format.head_dim);
   detail::check_rows("v", v, 1, k.tokens, format.num_kv_heads, format.value_dim);
-  require(!rope || rope->head_dim() == format.head_dim, "head_dim (", rope ? rope->head_dim() : 0,
-          ") of rope must be that of the layer (", format.head_dim, ")");
+  detail::check_append_options(options, k.tokens, format.head_dim);
   detail::check_offsets(offsets, std::ssize(ids), k.tokens);
 
   const auto range = [&](Index b) {
@@ -159,8 +158,9 @@ inline void PagedCache<>::append_packed(Index layer, std::span<const SequenceId>
     const Index first = offsets[index(b)];
     detail::write_tokens(
         format, [&, table = table](Index g, Index i) { return store_->tile(storage, *table, g, i); }, begin,
-        detail::token_rows(k, first, end - begin), detail::token_rows(v, first, end - begin), 0, rope,
-        store_->tiles(storage).key_transform(), [](Index, const std::byte*, Index, Index) {});
+        detail::token_rows(k, first, end - begin), detail::token_rows(v, first, end - begin), 0,
+        detail::for_tokens(options, first, end - begin), store_->tiles(storage).key_transform(),
+        [](Index, const std::byte*, Index, Index) {});
     table->tokens[index(storage)] = end;
   }
 }
