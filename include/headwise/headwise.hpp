@@ -18,10 +18,12 @@
 #include "headwise/core/view.hpp"
 
 // where tokens stand
+#include "headwise/position/qk_norm.hpp"
 #include "headwise/position/rope.hpp"
 #include "headwise/position/rope_scaling.hpp"
 
 // where keys and values come from
+#include "headwise/cache/append_options.hpp"
 #include "headwise/cache/channel_scales.hpp"
 #include "headwise/cache/key_transform.hpp"
 #include "headwise/cache/kv_blocks.hpp"

@@ -3,6 +3,7 @@
 
 #include "headwise/attention/plan.hpp"
 #include "headwise/attention/problem.hpp"
+#include "headwise/attention/query_turns.hpp"
 #include "headwise/core/linkage.hpp"
 #include "headwise/parallel/executor.hpp"
 
@@ -66,6 +67,7 @@ inline void clear_unused_queries(const Problem& call) {
 /// first step.
 struct CallMemory {
   Plan plan;
+  QueryTurns turns;
   Buffer partials;
   // where scores or masses are asked for
   std::vector<WorkItem> row_tiles;
@@ -240,7 +242,10 @@ HEADWISE_API void attend(const Problem& call, const Plan& plan, const ExecutorRe
 HEADWISE_API void attend(const Problem& call, const ExecutorRef& executor) {
   CallMemoryLease memory;
   memory->plan.make(call, executor.concurrency());
-  run_plan(call, memory->plan, *memory, executor);
+  make_turns(memory->turns, call, executor);
+  Problem turned = call;
+  turned.turns = &memory->turns;
+  run_plan(turned, memory->plan, *memory, executor);
 }
 
 }  // namespace headwise::detail

@@ -6,6 +6,9 @@
 
 #include "headwise/attention/problem.hpp"
 #include "headwise/core/heads.hpp"
+#include "headwise/position/qk_norm.hpp"
+#include "headwise/position/rope.hpp"
+#include "headwise/position/token_positions.hpp"
 #include "headwise/score/interval.hpp"
 
 namespace headwise::detail {
@@ -64,6 +67,25 @@ inline void check_offsets(const Options& options, Index sequences, Index tokens)
   }
   require(all.back() == tokens, "query_offsets[", sequences, "] (", all.back(), ") must be the tokens of q (", tokens,
           ")");
+}
+
+/// Checks Options::query_rope and query_positions, and the norm of the queries.
+inline void check_query_changes(const CallShape& call, const QkNorm* norm, const Heads<>& heads) {
+  const Rope* const rope = call.options->query_rope;
+  require(!norm || norm->head_dim() == heads.head_dim(), "head_dim (", norm ? norm->head_dim() : 0,
+          ") of query_norm must equal head_dim (", heads.head_dim(), ")");
+  require(!rope || rope->head_dim() == heads.head_dim(), "head_dim (", rope ? rope->head_dim() : 0,
+          ") of query_rope must equal head_dim (", heads.head_dim(), ")");
+  const std::span<const Index> positions = call.options->query_positions;
+  if (positions.empty()) return;
+  require(rope != nullptr, "query_positions (", positions.size(), ") must be empty without query_rope");
+  const Index axes = rope->num_axes();
+  check_position_count("query_positions", positions, (call.is_ragged() ? 1 : call.num_sequences()) * call.tokens, axes);
+  for (Index b = 0; b < call.num_sequences(); ++b) {
+    const auto [sequence, token] = call.place_of(b, 0);
+    const Index first = (sequence * call.tokens + token) * axes;
+    check_position_range("query_positions", positions, first, first + call.num_queries(b) * axes);
+  }
 }
 
 /// Checks that no query of the call sees a token that its source has forgotten.
@@ -159,6 +181,7 @@ inline void check(const CallShape& call, const Heads<>& heads) {
   require(call.tokens >= 0, "query_tokens (", call.tokens, ") must be at least 0");
   check_keys(call, heads);
   check_options(call, heads);
+  check_query_changes(call, call.options->query_norm, heads);
 }
 
 /// The same of a whole call. Nothing has been read or written then.
@@ -194,6 +217,7 @@ inline void check(const Problem& call, const Heads<>& heads) {
 
   check_options(call, heads);
   check_weight_outputs(call, heads);
+  check_query_changes(call, call.query_norm, heads);
 }
 
 }  // namespace headwise::detail

@@ -19,6 +19,9 @@ namespace headwise::detail {
 inline Options options_before_masks(const Options& options, ScoreStage stage) {
   Options before;
   before.causal = false;
+  before.query_norm = options.query_norm;
+  before.query_rope = options.query_rope;
+  before.query_positions = options.query_positions;
   before.scale = options.scale;
   before.temperature = options.temperature;
   if (stage == ScoreStage::softcapped) before.softcap = options.softcap;

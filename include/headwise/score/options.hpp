@@ -14,6 +14,9 @@
 
 namespace headwise {
 
+class QkNorm;  // position/qk_norm.hpp
+class Rope;    // position/rope.hpp
+
 /// Llama 4's temperature: scores of a query at p have the factor 1 + strength·log(1 + floor((p + 1) / floor_scale)), so that
 /// attention over long texts stays as sharp (Meta, Llama 4, 2025: `attn_scale` and `floor_scale`; of its layers without
 /// RoPE).
@@ -28,12 +31,22 @@ struct Temperature {
 };
 
 /// How scores are made and which keys a query sees. Applied in this order:
-///   scale · temperature → softcap → ALiBi, relative bias → score function → masks → softmax, with sink logits → ·V
+///   queries normed → turned by RoPE → scale · temperature → softcap → ALiBi, relative bias → score function → masks →
+///   softmax, with sink logits → ·V
 ///
 /// Positions. Token i of Tq query tokens of a sequence with Tk keys stands at p = Tk − Tq + i (bottom-right aligned):
 /// the newest query stands at the newest key, so prefill, appending to a cache and decode are one rule.
 /// Spans are read during the call only.
 struct Options {
+  /// Queries are normed head by head, and turned by RoPE, where a call gathers them, so that q may be what a projection gave:
+  /// to the bits of QkNorm::apply, Rope::apply and a call without. (AppendOptions does the same to keys.) Null: q is as it
+  /// should be. Read during the call only; with a plan, during its calls.
+  const QkNorm* query_norm = nullptr;
+  const Rope* query_rope = nullptr;
+  /// Where query_rope takes query tokens to stand, each number 0 … 2^53: [sequence][token] as in q (ragged: [token]), or
+  /// [sequence][token][3] of a rope with sections: temporal, height and width. Those beyond query_lengths are never read.
+  /// Nothing else looks at them: masks, windows and biases count tokens. Empty: p.
+  std::span<const Index> query_positions{};
   /// Factor on q·k; unset: 1/sqrt(head_dim).
   std::optional<float> scale{};
   /// A query at p sees keys 0 … p. Turn off for cross-attention and encoders.
