@@ -128,6 +128,8 @@ inline void run_plan(const Problem& call, const Plan& plan, Buffer& split_memory
 
   WorkspaceShape shape{format};
   if (!call.source.tile) shape.pack_scratch = pack_scratch_bytes(format);
+  shape.masks = has_element_masks(*call.options);
+  shape.adds = adds_mask(*call.options);
   for (const WorkItem& item : plan.items()) {
     shape.kv_heads = std::max(shape.kv_heads, item.kv_heads);
     shape.rows = std::max(shape.rows, item.rows);

@@ -36,7 +36,7 @@ class Walk {
         kv_head_(item.kv_head + head),
         memory_(memory.head(head)),
         range_(call, item),
-        mask_(range_, item.rows, memory_),
+        mask_(call, kernels, range_, item, kv_head_, memory_),
         transform_(call, kernels, range_, kv_head_, item.rows),
         stream_(call, item, item.kv_head + head, memory_.packed),
         head_dim_(padded_head_dim(format_.head_dim)),
@@ -51,21 +51,16 @@ class Walk {
                    transform_.query_factor(), memory_);
   }
 
-  /// Calls f(tile) for the tiles of an absolute segment whose tokens the interval of some row holds.
-  template <class F>
-  void for_each_tile(Index segment, F f) const {
-    constexpr Index kTiles = kSegmentTokens / kTileTokens;
-    const Index end = std::min(ceil_div(range_.end(), kTileTokens), (segment + 1) * kTiles);
-    for (Index tile = segment * kTiles; (tile = range_.visible_tile(tile)) < end; ++tile) f(tile);
-  }
+  /// Behind the last tile that some row may see.
+  Index end_tile() const { return mask_.end_tile(); }
+  /// The first tile from `tile` on that some row may see.
+  Index next_tile(Index tile) const { return mask_.next_tile(tile); }
 
-  /// Starts the sum of a segment.
+  /// Starts the sum of a segment. Where no row sees a tile, there is nothing to it but that.
   void begin() {
     segment_ = sums_.from(merge_.count() * item_.rows, value_dim_);
     softmax_.max = segment_.max;
     std::fill_n(softmax_.max, item_.rows, -std::numeric_limits<float>::infinity());
-    std::fill_n(softmax_.sum, item_.rows * kMaxLanes, 0.0f);
-    std::fill_n(segment_.output, item_.rows * value_dim_, 0.0f);
     opening_ = true;  // rows without a max meet its first tile
   }
 
@@ -77,7 +72,7 @@ class Walk {
 
   /// Merges it with those before.
   void end(Index segment) {
-    reduce_lane_sums(softmax_.sum, item_.rows, segment_.sum);
+    if (!opening_) reduce_lane_sums(softmax_.sum, item_.rows, segment_.sum);
     merge_.add(segment_, segment);
   }
 
@@ -95,17 +90,24 @@ class Walk {
 
   /// scores → transform → mask → softmax → weighted sum
   void sum_tile(const SoftmaxState& state, float* output) {
-    const void* const keys = stream_.open(tile_, range_);
+    const Index next = stream_.asks_ahead() ? mask_.look_ahead(tile_) : mask_.next_tile(tile_ + 1);
+    const void* const keys = stream_.open(tile_, next, mask_.end_tile(), range_.keys());
     const bool opening = std::exchange(opening_, false), whole = mask_.whole();
+    if (opening) {
+      std::fill_n(state.sum, item_.rows * kMaxLanes, 0.0f);
+      std::fill_n(output, item_.rows * value_dim_, 0.0f);
+    }
     const ScoreArgs args{memory_.queries, widened_keys(keys), memory_.scores, item_.rows,
                          head_dim_,       mask_.end(),        mask_.ends(),   stream_.ahead_of_keys()};
     const auto scores = kernels_.scores[static_cast<int>(key_storage_)];
 
-    const bool fused = whole && !opening && !transform_.any() && kernels_.fuses(key_storage_, softmax_.operand);
+    const bool fused =
+        whole && !opening && !transform_.any() && !mask_.adds() && kernels_.fuses(key_storage_, softmax_.operand);
     const bool done = fused && !scores(args, &state);
     if (!done) {
       scores(args, nullptr);
       transform_.apply(memory_.scores, tile_ * kTileTokens);
+      if (mask_.adds()) mask_.add(memory_.scores);
       mask_.hide(memory_.scores);
       if (opening || fused || kernels_.softmax(memory_.scores, item_.rows, state))
         kernels_.rescale(memory_.scores, item_.rows, state, output, value_dim_);
@@ -159,6 +161,19 @@ class Walk {
   bool opening_ = true;
 };
 
+/// Calls f(tile) for the tiles of an absolute segment that rows of some of the heads may see.
+template <class F>
+void for_each_tile(std::span<const Walk> heads, Index segment, F f) {
+  constexpr Index kTiles = kSegmentTokens / kTileTokens;
+  const auto next = [&](Index tile) {
+    Index least = heads.front().next_tile(tile);
+    for (const Walk& head : heads.subspan(1)) least = std::min(least, head.next_tile(tile));
+    return least;
+  };
+  const Index end = std::min((segment + 1) * kTiles, heads.front().end_tile());  // of all
+  for (Index tile = segment * kTiles; (tile = next(tile)) < end; ++tile) f(tile);
+}
+
 /// A work item from its first segment to its last, tile by tile, its KV heads side by side.
 inline void walk(const Problem& call, const TileKernels& kernels, const WorkItem& item, const Workspace& memory,
                  const PartialRows& partials) {
@@ -171,7 +186,7 @@ inline void walk(const Problem& call, const TileKernels& kernels, const WorkItem
   Index segment = item.segments.begin;
   do {  // once where nothing is visible, over no tiles
     for (auto& head : heads) head.begin();
-    heads.front().for_each_tile(segment, [&](Index tile) {
+    for_each_tile(heads, segment, [&](Index tile) {
       for (auto& head : heads) head.visit(tile);
     });
     for (auto& head : heads) head.end(segment);
