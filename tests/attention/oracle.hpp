@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "headwise/reference.hpp"
+#include "tests/attention/mask_oracle.hpp"
 #include "tests/attention/run.hpp"
 
 // Expected results by the definition (headwise/reference.hpp), and how far the arithmetic may take the library from
@@ -73,7 +74,7 @@ class Expected {
   struct Row {
     double lse;
     double score_size;  // |q|·|k|·scale of the longest
-    double added_size;  // the largest term of ALiBi and of the relative bias
+    double added_size;  // the largest terms of ALiBi, of the relative bias and of a mask
   };
 
   static constexpr double kRoundoff = 0x1p-24, kSafety = 4;
@@ -108,6 +109,9 @@ class Expected {
     if (!options_.key_lengths.empty()) parameters.key_length = options_.key_lengths[static_cast<std::size_t>(b)];
     if (!options_.query_lengths.empty()) parameters.query_length = options_.query_lengths[static_cast<std::size_t>(b)];
 
+    const bool one_tree = options_.tree_mask && options_.tree_mask->rows() == Tq;
+    add_masks(parameters, options_, shape_, b, one_tree ? 0 : b * Tq);
+
     // |v| beside v: its weighted sum is the size that errors are relative to
     std::vector<double> both;
     for (std::size_t row = 0; row * static_cast<std::size_t>(DV) < v.size(); ++row)
@@ -119,7 +123,8 @@ class Expected {
     const reference::Result result = reference::attend({Tq, Tk, H, G, D, 2 * DV}, q, k, both, parameters);
 
     const double scale = std::abs(parameters.scale.value_or(1 / std::sqrt(static_cast<double>(D))));
-    const double largest_key = largest_norm(k, D), largest_query = largest_norm(q, D);
+    const double largest_key = largest_norm(k, D), largest_query = largest_norm(q, D),
+                 added = largest_added(options_, shape_, b);
     for (Index i = 0; i < Tq; ++i)
       for (Index h = 0; h < H; ++h) {
         const std::size_t r = static_cast<std::size_t>(i * H + h);
@@ -131,7 +136,7 @@ class Expected {
                                  : std::abs(static_cast<double>(options_.alibi_slopes[static_cast<std::size_t>(h)]));
         const double furthest = static_cast<double>(std::max(Tq, Tk));
         rows_.push_back(
-            {result.lse[r], scale * largest_query * largest_key, slope * furthest + largest_bias(h, Tq, Tk)});
+            {result.lse[r], scale * largest_query * largest_key, slope * furthest + largest_bias(h, Tq, Tk) + added});
       }
   }
 
