@@ -135,6 +135,8 @@ inline void finish_split(const Problem& call, const TileKernels& kernels, const 
 inline WorkspaceShape workspace_shape(const Problem& call, const std::vector<WorkItem>& items) {
   WorkspaceShape shape{call.source.format};
   if (!call.source.tile) shape.pack_scratch = pack_scratch_bytes(shape.format);
+  shape.masks = has_element_masks(*call.options);
+  shape.adds = adds_mask(*call.options);
   for (const WorkItem& item : items) {
     shape.kv_heads = std::max(shape.kv_heads, item.kv_heads);
     shape.rows = std::max(shape.rows, item.rows);

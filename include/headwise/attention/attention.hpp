@@ -68,8 +68,8 @@ class Attention {
   /// step: in its memory, so that nothing is allocated for a step of no larger shape.
   /// query_tokens  the tokens of q: of each sequence, or of all with Options::query_offsets
   /// keys          those of one layer, with the step's tokens appended: their lengths count, nothing is read
-  /// options       those of the calls; their spans are copied. What relative_bias, score_function, query_norm and query_rope
-  ///               refer to must outlive the plan; turns of queries are worked out here, once for all layers
+  /// options       those of the calls; their spans are copied. What relative_bias, masks, tile_set, functions, query_norm and
+  ///               query_rope refer to must outlive the plan; turns of queries are worked out here, once for all layers
   /// executor      on which as many threads are counted; a call may use another one
   /// Throws std::invalid_argument when shapes, options or lengths do not fit; an earlier plan is as it was then.
   template <class Source, class E = const Serial&>

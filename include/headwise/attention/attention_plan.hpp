@@ -27,8 +27,8 @@ struct LayerOptions {
 
 /// The work of one step, worked out once by Attention::plan and done by every layer's call: which queries meet which
 /// keys, under which options, on how many threads. Calls that use it give the same bits as calls that plan for
-/// themselves. Holds copies of the options' spans; refers to what Options::relative_bias and
-/// score_function refer to. Calls from several threads may
+/// themselves. Holds copies of the options' spans; refers to what relative_bias, masks, tile sets, functions, query_norm and
+/// query_rope of the options refer to. Calls from several threads may
 /// share a plan while none makes it anew.
 class AttentionPlan {
  public:

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <string>
 
+#include "headwise/attention/check_masks.hpp"
 #include "headwise/attention/problem.hpp"
 #include "headwise/core/heads.hpp"
 #include "headwise/position/qk_norm.hpp"
@@ -141,6 +142,7 @@ inline void check_options(const CallShape& call, const Heads<>& heads) {
   check_lengths(options.prefix_lengths, "prefix_lengths", sequences, "keys of the sequence", keys);
   if (call.is_ragged()) check_offsets(options, sequences, call.tokens);
   check_lengths(options.query_lengths, "query_lengths", sequences, "tokens of q", [&](Index) { return call.tokens; });
+  check_masks(call, heads);
   check_kept(call);
 }
 
