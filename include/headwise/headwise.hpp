@@ -36,9 +36,13 @@
 // how scores are made and what a query sees
 #include "headwise/score/alibi.hpp"
 #include "headwise/score/interval.hpp"
+#include "headwise/score/mask.hpp"
+#include "headwise/score/mask_function.hpp"
 #include "headwise/score/options.hpp"
 #include "headwise/score/relative_bias.hpp"
 #include "headwise/score/score_function.hpp"
+#include "headwise/score/tile_set.hpp"
+#include "headwise/score/tree_mask.hpp"
 
 // which instructions run, on which threads
 #include "headwise/kernel/dispatch.hpp"
@@ -49,3 +53,5 @@
 
 // attention itself
 #include "headwise/attention/attention.hpp"
+#include "headwise/attention/select_tiles.hpp"
+#include "headwise/attention/tile_bounds.hpp"
