@@ -23,6 +23,7 @@
 
 // where keys and values come from
 #include "headwise/cache/channel_scales.hpp"
+#include "headwise/cache/eviction.hpp"
 #include "headwise/cache/key_transform.hpp"
 #include "headwise/cache/kv_blocks.hpp"
 #include "headwise/cache/kv_cache.hpp"
@@ -45,3 +46,4 @@
 
 // attention itself
 #include "headwise/attention/attention.hpp"
+#include "headwise/attention/merge_results.hpp"
