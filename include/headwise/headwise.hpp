@@ -25,6 +25,7 @@
 // where keys and values come from
 #include "headwise/cache/append_options.hpp"
 #include "headwise/cache/channel_scales.hpp"
+#include "headwise/cache/eviction.hpp"
 #include "headwise/cache/key_transform.hpp"
 #include "headwise/cache/kv_blocks.hpp"
 #include "headwise/cache/kv_cache.hpp"
@@ -55,3 +56,4 @@
 #include "headwise/attention/attention.hpp"
 #include "headwise/attention/select_tiles.hpp"
 #include "headwise/attention/tile_bounds.hpp"
+#include "headwise/attention/merge_results.hpp"
