@@ -45,3 +45,4 @@
 
 // attention itself
 #include "headwise/attention/attention.hpp"
+#include "headwise/attention/differential.hpp"
