@@ -57,3 +57,4 @@
 #include "headwise/attention/select_tiles.hpp"
 #include "headwise/attention/tile_bounds.hpp"
 #include "headwise/attention/merge_results.hpp"
+#include "headwise/attention/differential.hpp"

@@ -79,7 +79,7 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Case{"half_split", 64, {.style = RopeStyle::half_split}},
         Case{"interleaved", 64, {.style = RopeStyle::interleaved, .base = 1e5}},
-        Case{"smallest", 2, {.style = RopeStyle::interleaved}}, Case{"largest", 512, {.style = RopeStyle::half_split}},
+        Case{"smallest", 2, {.style = RopeStyle::interleaved}}, Case{"largest", 576, {.style = RopeStyle::half_split}},
         Case{"partial_half_split", 80, {.style = RopeStyle::half_split, .rotary_dim = 32}},
         Case{"partial_interleaved", 45, {.style = RopeStyle::interleaved, .rotary_dim = 18}},
         Case{"linear", 32, {.scaling = LinearScaling{4.0}}},
@@ -252,8 +252,8 @@ TEST(Rope, TakesNoTokens) {
 TEST(Rope, RefusesImpossibleSettings) {
   const auto make = [](Index head_dim, RopeOptions options = {}) { return [=] { Rope(head_dim, options); }; };
   const double nan = std::numeric_limits<double>::quiet_NaN(), infinity = std::numeric_limits<double>::infinity();
-  expect_error(make(0), {"head_dim (0)", "1 to 512"});
-  expect_error(make(513), {"head_dim (513)", "1 to 512"});
+  expect_error(make(0), {"head_dim (0)", "1 to 576"});
+  expect_error(make(577), {"head_dim (577)", "1 to 576"});
   expect_error(make(45), {"rotary_dim (45)", "even", "head_dim (45)"});
   expect_error(make(64, {.rotary_dim = 7}), {"rotary_dim (7)", "even"});
   expect_error(make(64, {.rotary_dim = 66}), {"rotary_dim (66)", "head_dim (64)"});
