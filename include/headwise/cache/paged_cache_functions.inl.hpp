@@ -158,7 +158,7 @@ inline void PagedCache<>::append_packed(Index layer, std::span<const SequenceId>
     if (begin == end) continue;  // there may be no memory to point into
     const Index first = offsets[index(b)];
     detail::write_tokens(
-        format, [&, table = table](Index g, Index i) { return store_->tile(storage, *table, g, i); }, begin,
+        format, [&, pages = table](Index g, Index i) { return store_->tile(storage, *pages, g, i); }, begin,
         detail::token_rows(k, first, end - begin), detail::token_rows(v, first, end - begin), 0, rope,
         store_->tiles(storage).key_transform(), [](Index, const std::byte*, Index, Index) {});
     table->tokens[index(storage)] = end;
