@@ -159,7 +159,7 @@ inline void PagedCache<>::append_packed(Index layer, std::span<const SequenceId>
     if (begin == end) continue;  // there may be no memory to point into
     const Index first = offsets[index(b)];
     detail::write_tokens(
-        format, [&, table = table](Index g, Index i) { return store_->tile(storage, *table, g, i); }, begin,
+        format, [&, pages = table](Index g, Index i) { return store_->tile(storage, *pages, g, i); }, begin,
         detail::token_rows(k, first, end - begin),
         v ? std::optional(detail::token_rows(*v, first, end - begin)) : std::nullopt, 0,
         detail::for_tokens(options, first, end - begin), store_->tiles(storage).key_transform(),
