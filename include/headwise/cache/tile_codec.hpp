@@ -112,7 +112,7 @@ inline void with_storage(Storage storage, F f) {
 }
 
 /// Row t of the source as floats [padded], zeros behind dim.
-inline void read_row(const RowSource& source, Index t, Index dim, Index padded, float* out) {
+[[gnu::noinline]] inline void read_row(const RowSource& source, Index t, Index dim, Index padded, float* out) {
   const Index size = size_of(source.storage);
   const auto* row = static_cast<const char*>(source.data) + t * source.token_stride * size;
   Index done = 0;  // in whole chunks
@@ -154,14 +154,20 @@ inline void encode_rows(const RowSource& source, Index count, Index dim, Index p
   }
 }
 
+/// What a key becomes before it is encoded.
+[[gnu::noinline]] inline void change_key(const Rope* rope, const RopeTurn* turn, const KeyTransform& transform,
+                                         Index kv_head, Index dim, float* row) {
+  if (rope) rope->apply(*turn, row);
+  transform.to_key(kv_head, dim, row);
+}
+
 HEADWISE_API void write_block(const BlockTarget& to, const RowSource& keys, const RowSource& values, const Rope* rope,
                               const RopeTurn* turns, const KeyTransform& transform) {
   const TileFormat& format = *to.format;
   with_storage(format.key_storage, [&]<Storage S>() {
     CodeRows<S> rows;
     const auto change = [&](Index t, float* row) {
-      if (rope) rope->apply(turns[t], row);
-      transform.to_key(to.kv_head, format.head_dim, row);
+      change_key(rope, rope ? turns + t : nullptr, transform, to.kv_head, format.head_dim, row);
     };
     encode_rows<S>(keys, to.count, format.head_dim, padded_head_dim(format.head_dim), rope || transform.any(), change,
                    rows);
