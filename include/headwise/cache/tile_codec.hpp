@@ -137,7 +137,7 @@ inline void with_storage(Storage storage, F f) {
 }
 
 /// Row t of the source as floats [padded], zeros behind dim.
-inline void read_row(const RowSource& source, Index t, Index dim, Index padded, float* out) {
+[[gnu::noinline]] inline void read_row(const RowSource& source, Index t, Index dim, Index padded, float* out) {
   const Index size = size_of(source.storage);
   const auto* row = static_cast<const char*>(source.data) + t * source.token_stride * size;
   Index done = 0;  // in whole chunks
@@ -179,15 +179,20 @@ inline void encode_rows(const RowSource& source, Index count, Index dim, Index p
   }
 }
 
+/// What a key becomes before it is encoded.
+[[gnu::noinline]] inline void change_key(const KeyChanges& changes, Index token, Index kv_head, Index dim, float* row) {
+  if (changes.norm) changes.norm->apply(row);
+  if (changes.rope) changes.rope->apply(changes.turns[token], row);
+  changes.transform.to_key(kv_head, dim, row);
+}
+
 HEADWISE_API void write_block(const BlockTarget& to, const RowSource& keys, const std::optional<RowSource>& values,
                               const KeyChanges& changes) {
   const TileFormat& format = *to.format;
   with_storage(format.key_storage, [&]<Storage S>() {
     CodeRows<S> rows;
     const auto change = [&](Index t, float* row) {
-      if (changes.norm) changes.norm->apply(row);
-      if (changes.rope) changes.rope->apply(changes.turns[t], row);
-      changes.transform.to_key(to.kv_head, format.head_dim, row);
+      change_key(changes, t, to.kv_head, format.head_dim, row);
     };
     encode_rows<S>(keys, to.count, format.head_dim, padded_head_dim(format.head_dim), changes.any(), change, rows);
     put_keys<S>(to.tile, format.head_dim, to.slot, to.count, rows);
