@@ -191,9 +191,7 @@ HEADWISE_API void write_block(const BlockTarget& to, const RowSource& keys, cons
   const TileFormat& format = *to.format;
   with_storage(format.key_storage, [&]<Storage S>() {
     CodeRows<S> rows;
-    const auto change = [&](Index t, float* row) {
-      change_key(changes, t, to.kv_head, format.head_dim, row);
-    };
+    const auto change = [&](Index t, float* row) { change_key(changes, t, to.kv_head, format.head_dim, row); };
     encode_rows<S>(keys, to.count, format.head_dim, padded_head_dim(format.head_dim), changes.any(), change, rows);
     put_keys<S>(to.tile, format.head_dim, to.slot, to.count, rows);
   });
