@@ -43,7 +43,12 @@ class Walk {
         value_dim_(padded_value_dim(format_.value_dim)),
         key_storage_(resident(format_.key_storage)),
         value_storage_(resident(format_.value_storage)),
-        softmax_{nullptr, memory_.lane_sums, memory_.tile_sums, memory_.weights, kernels.weights_for(value_storage_)},
+        softmax_{nullptr,
+                 memory_.lane_sums,
+                 memory_.tile_sums,
+                 memory_.weights,
+                 kernels.weights_for(value_storage_),
+                 transform_.headroom()},
         sums_(splits() ? partials.from(item.partial + head * item.segments.depth() * item.rows, value_dim_)
                        : memory_.sums),
         merge_(kernels, item.rows, value_dim_) {
@@ -112,7 +117,7 @@ class Walk {
         whole && !opening && !transform_.calls_function() && kernels_.fuses(key_storage_, softmax_.operand);
     const bool done = fused && !scores(args, &state);
     if (!done) {
-      scores(args, nullptr);
+      if (!fused || !args.transform) scores(args, nullptr);  // else they are there, transformed
       if (transform_.calls_function()) transform_.call_function(memory_.scores, mask_);
       mask_.hide(memory_.scores);
       if (opening || fused || kernels_.softmax(memory_.scores, item_.rows, state))

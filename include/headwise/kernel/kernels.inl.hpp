@@ -49,7 +49,7 @@ constexpr TileKernels make_kernels() {
   table.prepare_row = prepare_row;
   table.finish_row = finish_row;
   table.blend = blend;
-  table.transform = transform;
+  table.softcap = softcap_scores;
   table.scale_scores = scale_scores;
   table.softmax = softmax;
   table.rescale = rescale;
