@@ -198,7 +198,7 @@ TEST_P(TileKernelsTest, SoftcapIsTanhWithinItsStatedError) {
     ScoreTransform softcap{};
     softcap.inverse_cap = 1 / cap;
     softcap.cap = cap;
-    kernels->transform(softcap, scores, 0, 2, 0, 64);
+    kernels->softcap(softcap, scores, 2, 64);
     EXPECT_EQ(scores[0], -cap);
     EXPECT_EQ(scores[1], cap);
     EXPECT_TRUE(std::isnan(scores[2]));
@@ -207,10 +207,19 @@ TEST_P(TileKernelsTest, SoftcapIsTanhWithinItsStatedError) {
   }
 }
 
+/// Scores of f32 rows of 8 dimensions and a tile of keys, transformed.
+std::vector<float> transformed(const TileKernels& kernels, const std::vector<float>& queries,
+                               const std::vector<float>& keys, const ScoreTransform& how) {
+  const Index rows = std::ssize(queries) / 8;
+  std::vector<float> scores(static_cast<std::size_t>(rows * 64));
+  kernels.scores[static_cast<int>(Storage::f32)](
+      {queries.data(), keys.data(), scores.data(), rows, 8, 64, nullptr, {}, &how}, nullptr);
+  return scores;
+}
+
 TEST_P(TileKernelsTest, AlibiSubtractsSlopeTimesDistance) {
-  alignas(64) float scores[64];
+  const std::vector<float> query(8), keys(64 * 8);  // scores 0
   for (const Index first : {-70, -20, 0, 5}) {
-    std::fill_n(scores, 64, 2.0f);
     ScoreRowInfo row{};
     row.position = 1000;
     row.slope = 0.25f;
@@ -218,13 +227,14 @@ TEST_P(TileKernelsTest, AlibiSubtractsSlopeTimesDistance) {
     alibi.rows = &row;
     alibi.alibi = true;
     alibi.first = 1000 + first;
-    kernels->transform(alibi, scores, 0, 1, 0, 64);
-    for (int j = 0; j < 64; ++j) EXPECT_EQ(scores[j], 2.0f - 0.25f * std::abs(static_cast<float>(first + j)));
+    const std::vector<float> scores = transformed(*kernels, query, keys, alibi);
+    for (Index j = 0; j < 64; ++j)
+      EXPECT_EQ(scores[static_cast<std::size_t>(j)], -0.25f * std::abs(static_cast<float>(first + j)));
   }
 }
 
 TEST_P(TileKernelsTest, ABiasIsTheOneOfEachDistanceUpToItsEnds) {
-  alignas(64) float scores[64];
+  const std::vector<float> query(8), keys(64 * 8);
   std::vector<float> bias;  // of distances −10 … 10 + 63
   for (int d = -10; d <= 73; ++d) bias.push_back(static_cast<float>(d * d));
   ScoreRowInfo row{};
@@ -237,43 +247,39 @@ TEST_P(TileKernelsTest, ABiasIsTheOneOfEachDistanceUpToItsEnds) {
   how.bias_end = 10;
   how.bias_factor = 0.5f;
   for (const Index distance : {-200, -10, 0, 3, 10, 11, 100}) {
-    std::fill_n(scores, 64, 2.0f);
     how.first = 500 + distance;
-    kernels->transform(how, scores, 0, 1, 0, 64);
+    const std::vector<float> scores = transformed(*kernels, query, keys, how);
     for (Index j = 0; j < 64; ++j) {
       const Index d = std::clamp<Index>(distance, -10, 10) + j;
-      EXPECT_EQ(scores[j], 2.0f + 0.5f * static_cast<float>(d * d)) << distance << " " << j;
+      EXPECT_EQ(scores[static_cast<std::size_t>(j)], 0.5f * static_cast<float>(d * d)) << distance << " " << j;
     }
   }
 }
 
-TEST_P(TileKernelsTest, ATransformGivesTheSameBitsInAnyBlocksAndTouchesNoOthers) {
-  constexpr Index kRows = 5;
+TEST_P(TileKernelsTest, ATransformedRowHasTheSameBitsWhateverRowsAreBesideIt) {
   std::mt19937 generator(8);
   std::normal_distribution<float> normal;
-  std::vector<float> in(kRows * 64), bias(200);
-  for (float& x : in) x = normal(generator);
-  for (float& x : bias) x = normal(generator);
-  ScoreRowInfo rows[kRows]{};
-  for (Index r = 0; r < kRows; ++r)
-    rows[r] = {0, r, 20'000'003 + r, 0.01f * static_cast<float>(r + 1), bias.data() + 100};
-  // far enough for distances that f32 does not hold
-  const ScoreTransform how{kernels->transform, rows, 0.5f, 2.0f, true, true, -100, 36, 1.0f, 64};
-  std::vector<float> whole = in;
-  kernels->transform(how, whole.data(), 0, kRows, 0, 64);
-  std::vector<float> cut = in;
-  const Index width = std::max(16, kernels->lanes);
-  for (Index t = 0; t < 64; t += width)
-    for (Index r = 0; r < kRows; r += 2) {
-      const std::vector<float> before = cut;
-      const Index count = std::min<Index>(2, kRows - r);
-      kernels->transform(how, cut.data(), r, count, t, width);
-      for (Index i = 0; i < kRows * 64; ++i)
-        if (i / 64 < r || i / 64 >= r + count || i % 64 < t || i % 64 >= t + width)
-          ASSERT_EQ(cut[static_cast<std::size_t>(i)], before[static_cast<std::size_t>(i)]);
-    }
-  EXPECT_EQ(cut, whole);
-  EXPECT_NE(cut, in);
+  std::vector<float> queries(20 * 8), keys(64 * 8), bias(200);
+  for (std::vector<float>* numbers : {&queries, &keys, &bias})
+    for (float& x : *numbers) x = normal(generator);
+  std::vector<ScoreRowInfo> rows;  // far enough for distances that f32 does not hold
+  for (Index r = 0; r < 20; ++r)
+    rows.push_back({0, r, 20'000'003 + r, 1e-7f * static_cast<float>(r + 1), bias.data() + 100});
+  ScoreTransform how{kernels->softcap, rows.data(), 0.5f, 2.0f, true, true, -100, 36, 1.0f, 64};
+  std::vector<std::vector<float>> alone;
+  for (Index r = 0; r < 20; ++r) {
+    how.rows = rows.data() + r;
+    alone.push_back(transformed(*kernels, {queries.begin() + r * 8, queries.begin() + (r + 1) * 8}, keys, how));
+  }
+  how.rows = rows.data();
+  for (Index count = 2; count <= 20; ++count) {
+    const std::vector<float> together =
+        transformed(*kernels, {queries.begin(), queries.begin() + count * 8}, keys, how);
+    for (Index r = 0; r < count; ++r)
+      EXPECT_TRUE(std::equal(alone[static_cast<std::size_t>(r)].begin(), alone[static_cast<std::size_t>(r)].end(),
+                             together.begin() + r * 64))
+          << r << " of " << count;
+  }
 }
 
 TEST_P(TileKernelsTest, ScaledScoresTellOfHiddenOnes) {

@@ -28,7 +28,7 @@ class TileTransform {
     const float unit = function_ ? 1.0f : kLog2e;  // of scores where they are transformed
     query_factor_ = capped ? call.scale : call.scale * unit;
     if (!any_ && !function_) return;
-    kernel_ = {kernels.transform, rows_, 0, 0, alibi, bias != nullptr, 0, 0, function_ ? kLn2 : 1.0f, 0};
+    kernel_ = {kernels.softcap, rows_, 0, 0, alibi, bias != nullptr, 0, 0, function_ ? kLn2 : 1.0f, 0};
     if (capped) {
       kernel_.inverse_cap = 1.0f / options.softcap;
       kernel_.cap = options.softcap * unit;
@@ -48,6 +48,10 @@ class TileTransform {
 
   /// The factor on queries.
   float query_factor() const { return query_factor_; }
+
+  /// Steep slopes raise scores tile by tile towards the query: a maximum is raised for several tiles at once then. Weights
+  /// are relative to it: those of 2^-86 of the tile's maximum are the first to be lost.
+  float headroom() const { return kernel_.alibi ? 40.0f : 0.0f; }
 
   /// What the kernels do to the scores of the tile from token `first` on; null: nothing.
   const ScoreTransform* of_tile(Index first) {

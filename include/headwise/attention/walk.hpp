@@ -44,7 +44,12 @@ class Walk {
         value_dim_(padded_value_dim(format_.value_dim)),
         key_storage_(widens_keys() ? Storage::f32 : format_.key_storage),
         value_storage_(met_values()),
-        softmax_{nullptr, memory_.lane_sums, memory_.tile_sums, memory_.weights, kernels.weights_for(value_storage_)},
+        softmax_{nullptr,
+                 memory_.lane_sums,
+                 memory_.tile_sums,
+                 memory_.weights,
+                 kernels.weights_for(value_storage_),
+                 transform_.headroom()},
         sums_(splits() ? partials.from(item.partial + head * item.segments.depth() * item.rows, value_dim_)
                        : memory_.sums),
         merge_(kernels, item.rows, value_dim_),
@@ -127,9 +132,9 @@ class Walk {
             transform_.of_tile(tile_ * kTileTokens)};
   }
 
-  /// scores, transformed → additive mask → the user's function → masks
-  void write_scores(const ScoreArgs& args) {
-    kernels_.scores[static_cast<int>(key_storage_)](args, nullptr);
+  /// scores, transformed (unless they are there already) → additive mask → the user's function → masks
+  void write_scores(const ScoreArgs& args, bool there = false) {
+    if (!there) kernels_.scores[static_cast<int>(key_storage_)](args, nullptr);
     if (transform_.calls_function())
       transform_.call_function(memory_.scores, mask_);
     else if (mask_.adds())
@@ -149,7 +154,7 @@ class Walk {
                        kernels_.fuses(key_storage_, softmax_.operand);
     const bool done = fused && !kernels_.scores[static_cast<int>(key_storage_)](args, &state);
     if (!done) {
-      write_scores(args);
+      write_scores(args, fused && args.transform);
       if (opening || fused || kernels_.softmax(memory_.scores, item_.rows, state))
         kernels_.rescale(memory_.scores, item_.rows, state, output, value_dim_);
     }

@@ -52,7 +52,7 @@ constexpr TileKernels make_kernels() {
   table.prepare_row = prepare_row;
   table.finish_row = finish_row;
   table.blend = blend;
-  table.transform = transform;
+  table.softcap = softcap_scores;
   table.scale_scores = scale_scores;
   table.exp2_difference = exp2_difference;
   table.add_mass = add_mass;

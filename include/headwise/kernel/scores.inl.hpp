@@ -72,18 +72,51 @@ HEADWISE_INLINE void score_tile(const char* a, Index a_stride, const ScoreArgs& 
   }
 }
 
-/// Finished scores of MR rows are transformed in memory, by code compiled once, and written or weighed.
+inline constexpr auto kTokenNumbers = [] {
+  std::array<float, static_cast<std::size_t>(kTileTokens)> all{};
+  for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<float>(i);
+  return all;
+}();
+
+/// Softcap in memory, by code compiled once; then what depends on positions.
+template <int MR, int NV>
+HEADWISE_INLINE void transform(F (&s)[MR][NV], const ScoreTransform& how, float* at, Index row, Index token) {
+  if (how.cap > 0) {
+    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j)
+        store(at + i * kTileTokens + j * kLanes, s[i][j]);
+    how.softcap(how, at, MR, NV * kLanes);
+    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) s[i][j] =
+        load(at + i * kTileTokens + j * kLanes);
+  }
+  if (how.alibi) {
+    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) {
+      // the tile's distance is rounded first where it is beyond 2^24: a token's is the same in any register tile
+      const F first = splat(static_cast<float>(how.first - how.rows[row + i].position));
+      const F negative = splat(-how.rows[row + i].slope);
+      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) {
+        const F x = first + load(kTokenNumbers.data() + token + j * kLanes);
+        s[i][j] = fma(negative, max(x, -x), s[i][j]);
+      }
+    }
+  }
+  if (how.bias) {
+    const F factor = splat(how.bias_factor);
+    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) {
+      const Index distance = how.first - how.rows[row + i].position;
+      const float* const bias = how.rows[row + i].bias + std::clamp(distance, how.bias_begin, how.bias_end) + token;
+      HEADWISE_UNROLL for (int j = 0; j < NV; ++j) s[i][j] = fma(load(bias + j * kLanes), factor, s[i][j]);
+    }
+  }
+}
+
+/// Finished scores of MR rows are transformed, and written or weighed: transformed ones both, in case of a `rescale`.
 template <int MR, int NV>
 HEADWISE_INLINE M deliver(F (&s)[MR][NV], const ScoreArgs& args, const SoftmaxState* softmax, Index row, Index token) {
   float* const at = args.scores + row * kTileTokens + token;
+  if (args.transform) transform<MR, NV>(s, *args.transform, at, row, token);
   if (args.transform || !softmax) {
     HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j)
         store(at + i * kTileTokens + j * kLanes, s[i][j]);
-  }
-  if (args.transform) {
-    args.transform->apply(*args.transform, args.scores, row, MR, token, NV * kLanes);
-    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) s[i][j] =
-        load(at + i * kTileTokens + j * kLanes);
   }
   M over = none();
   if (softmax) {

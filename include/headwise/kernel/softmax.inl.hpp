@@ -80,10 +80,11 @@ inline void rescale(const float* scores, Index rows, const SoftmaxState& state, 
       continue;
     }
     // NaN takes this way too: the row's max, weights and output become NaN, as the definition has it
-    const F shrink = exp2(splat(old_max == kNone ? 0.0f : old_max - tile_max));
-    state.max[r] = tile_max;
+    const float new_max = old_max == kNone ? tile_max : tile_max + state.headroom;
+    const F shrink = exp2(splat(old_max == kNone ? 0.0f : old_max - new_max));
+    state.max[r] = new_max;
     store(tile_sum, zero());
-    for (Index t = 0; t < kTileTokens; t += kLanes) weigh(load(scores + t), splat(tile_max), state, r, t);
+    for (Index t = 0; t < kTileTokens; t += kLanes) weigh(load(scores + t), splat(new_max), state, r, t);
     if (old_max == kNone) {
       store(sum, load(tile_sum));
       continue;

@@ -62,8 +62,8 @@ struct ScoreRowInfo {
 
 /// softcap → ALiBi → relative bias, of the scores of rows that meet a tile.
 struct ScoreTransform {
-  /// Applies itself to `rows` × `tokens` of scores [rows][64] from (row, token) on: whole vectors. TileKernels::transform.
-  void (*apply)(const ScoreTransform&, float* scores, Index row, Index rows, Index token, Index tokens);
+  /// TileKernels::softcap.
+  void (*softcap)(const ScoreTransform&, float* scores, Index rows, Index tokens);
   const ScoreRowInfo* rows;
   float inverse_cap, cap;  // s → cap·tanh(inverse_cap·s); cap 0: none
   bool alibi;              // adds −slope·|key − position|
@@ -90,11 +90,12 @@ struct ScoreArgs {
 /// tile's maximum, raised only when a tile exceeds it by more than 2^kLazyRange. The rule looks at the row alone, so
 /// every path that applies it gives the same bits.
 struct SoftmaxState {
-  float* max;       // [rows]; −inf: no key seen yet
-  float* sum;       // [rows][kMaxLanes]
-  float* tile_sum;  // [rows][kMaxLanes], scratch
-  void* weights;    // [rows][64] of `operand`, out
-  Operand operand;  // f32, or bf16_pair where the values are met so
+  float* max;             // [rows]; −inf: no key seen yet
+  float* sum;             // [rows][kMaxLanes]
+  float* tile_sum;        // [rows][kMaxLanes], scratch
+  void* weights;          // [rows][64] of `operand`, out
+  Operand operand;        // f32, or bf16_pair where the values are met so
+  float headroom = 0.0f;  // how far above the tile's maximum a raised one is put: for scores known to grow tile by tile
 };
 inline constexpr float kLazyRange = 12.0f;
 
@@ -151,7 +152,7 @@ struct TileKernels {
   void (*finish_row)(const float* sums, Index dim, float factor, void* out, Storage storage);
 
   /// Scores of a tile, transformed. Without a softmax they are written, for a mask. With one, of a whole visible tile, only
-  /// their weights are (where there is a transform, the scores as well), made while the next block of keys loads; returns whether some row needs `rescale`: then
+  /// their weights are (with a transform, the scores as well), made while the next block of keys loads; returns whether some row needs `rescale`: then
   /// `sum` is not updated yet and the scores are to be had by another call. Weights for bf16 pairs come of keys in pairs
   /// only (`fuses`).
   bool (*scores[kStorages])(const ScoreArgs&, const SoftmaxState* softmax);
@@ -181,7 +182,8 @@ struct TileKernels {
   /// Whether a V tile (value_dim padded) holds neither infinity nor NaN.
   bool (*all_finite[kStorages])(const void* values, Index value_dim);
 
-  void (*transform)(const ScoreTransform&, float* scores, Index row, Index rows, Index token, Index tokens);
+  /// The softcap of a transform, of rows × tokens (whole vectors) of scores, rows 64 apart.
+  void (*softcap)(const ScoreTransform&, float* scores, Index rows, Index tokens);
   /// scores[i] *= factor over `count` (a multiple of 64); returns whether some is −infinity or NaN then.
   bool (*scale_scores)(float* scores, Index count, float factor);
   /// out[i] = 2^(a[i] − b[i]) over `count` (a multiple of 16) floats.

@@ -34,6 +34,7 @@ HEADWISE_INLINE F reciprocal(F x) {
 }
 HEADWISE_INLINE M none() { return {0}; }
 HEADWISE_INLINE M not_le(F a, F b) { return {_mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NLE_UQ)}; }
+HEADWISE_INLINE F select(M m, F a, F b) { return (F)_mm512_mask_blend_ps(m.bits, (__m512)b, (__m512)a); }
 HEADWISE_INLINE bool any(M m) { return m.bits != 0; }
 
 typedef float Half8 __attribute__((vector_size(32)));

@@ -24,6 +24,7 @@ HEADWISE_INLINE F min(F a, F b) { return (F)_mm_min_ps((__m128)a, (__m128)b); }
 HEADWISE_INLINE F reciprocal(F x) { return splat(1.0f) / x; }
 HEADWISE_INLINE M none() { return M{}; }
 HEADWISE_INLINE M not_le(F a, F b) { return (M)_mm_cmpnle_ps((__m128)a, (__m128)b); }
+HEADWISE_INLINE F select(M m, F a, F b) { return (F)(((I)a & (I)m) | ((I)b & ~(I)m)); }
 HEADWISE_INLINE bool any(M m) { return _mm_movemask_ps((__m128)m) != 0; }
 HEADWISE_INLINE float reduce_add(F v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 HEADWISE_INLINE float reduce_max(F v) {

@@ -28,6 +28,7 @@ HEADWISE_INLINE F min(F a, F b) { return (F)vminq_f32((float32x4_t)a, (float32x4
 HEADWISE_INLINE F reciprocal(F x) { return splat(1.0f) / x; }
 HEADWISE_INLINE M none() { return M{}; }
 HEADWISE_INLINE M not_le(F a, F b) { return ~(M)vcleq_f32((float32x4_t)a, (float32x4_t)b); }
+HEADWISE_INLINE F select(M m, F a, F b) { return (F)(((I)a & (I)m) | ((I)b & ~(I)m)); }
 HEADWISE_INLINE bool any(M m) { return vmaxvq_u32((uint32x4_t)m) != 0; }
 HEADWISE_INLINE float reduce_add(F v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 HEADWISE_INLINE float reduce_max(F v) { return vmaxvq_f32((float32x4_t)v); }
