@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <memory>
 #include <span>
@@ -115,12 +117,21 @@ class Walk {
 
     const void* const stored = stream_.values();
     const void* const values = widened_values(stored);
-    if (hides_poison(stored))
-      return sum_values_apart(
+    const auto apart = [&] {
+      sum_values_apart(
           kernels_, value_storage_, values, format_.value_dim, value_dim_, softmax_.operand, memory_, item_.rows,
           [&](Index row) { return mask_.bits(row); }, output);
+    };
+    const bool hides = hides_stored(), sums_first = hides && sums_before_checking();
+    if (hides && !sums_first && !all_finite(stored)) return apart();
+    const std::span<float> sums(output, static_cast<std::size_t>(item_.rows * value_dim_));
+    if (sums_first) std::copy(sums.begin(), sums.end(), memory_.saved_sums());
     kernels_.weighted_sum[static_cast<int>(value_storage_)]({memory_.weights, values, output, item_.rows, value_dim_,
                                                              mask_.end(), mask_.ends(), stream_.ahead_of_values()});
+    if (sums_first && !holds_numbers(sums)) {
+      std::copy_n(memory_.saved_sums(), sums.size(), output);
+      apart();
+    }
   }
 
   const void* widened_keys(const void* keys) const {
@@ -134,12 +145,27 @@ class Walk {
     return memory_.wide_values;
   }
 
-  /// Whether the tile holds infinities or NaN while some row does not see all of its stored tokens: 0 · NaN is NaN.
-  bool hides_poison(const void* values) const {
+  /// Whether some row does not see all of the tile's stored tokens. Infinities and NaN in it must be kept from such a row:
+  /// 0 · NaN is NaN.
+  bool hides_stored() const {
     if (mask_.whole()) return false;
     const Index stored = call_.source.num_tokens(call_.source.self, item_.sequence) - tile_ * kTileTokens;
-    if (mask_.all_see(std::min(stored, kTileTokens))) return false;
-    return !kernels_.all_finite[static_cast<int>(format_.value_storage)](values, format_.value_dim);
+    return !mask_.all_see(std::min(stored, kTileTokens));
+  }
+  bool all_finite(const void* values) const {
+    return kernels_.all_finite[static_cast<int>(format_.value_storage)](values, format_.value_dim);
+  }
+  /// The sums of a few rows are fewer numbers to check than the values, and these are read at memory's pace: sum first, and
+  /// again where that has left something else than numbers. Sums of digits may lose a NaN.
+  bool sums_before_checking() const {
+    constexpr Index kFewRows = 16;
+    return item_.rows <= kFewRows && kernels_.operand[static_cast<int>(value_storage_)] != Operand::digits;
+  }
+  static bool holds_numbers(std::span<const float> sums) {
+    constexpr std::uint32_t kExponent = 0x7f800000u;
+    std::uint32_t others = 0;
+    for (const float x : sums) others |= (std::bit_cast<std::uint32_t>(x) & kExponent) == kExponent ? 1u : 0u;
+    return others == 0;
   }
 
   const Problem& call_;
