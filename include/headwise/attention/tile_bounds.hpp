@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <vector>
 
@@ -131,8 +132,9 @@ class TileBounds {
     const float* key = keys + key_index(Storage::f32, head_dim_, t, 0);
     for (Index d = 0; d < head_dim_; ++d, key += kBlockTokens) {
       // a NaN on either side stays
-      if (!(*key >= bounds[d])) bounds[d] = *key;
-      if (!(*key <= bounds[head_dim_ + d])) bounds[head_dim_ + d] = *key;
+      float &least = bounds[d], &greatest = bounds[head_dim_ + d];
+      if (!(*key >= least) && !std::isnan(least)) least = *key;
+      if (!(*key <= greatest) && !std::isnan(greatest)) greatest = *key;
     }
   }
 

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <utility>
 
@@ -102,13 +104,20 @@ class TileMask {
   void hide(float* scores) const {
     if (now_.whole) return;
     constexpr float kHidden = -std::numeric_limits<float>::infinity();
-    for (Index r = 0; r < rows_; ++r, scores += kTileTokens)
-      for (std::uint64_t hidden = ~now_.bits[r]; hidden != 0;) {  // run by run
+    for (Index r = 0; r < rows_; ++r, scores += kTileTokens) {
+      constexpr int kFewRuns = 4;
+      const std::uint64_t all = ~now_.bits[r];
+      if (std::popcount(all & ~(all << 1)) > kFewRuns) {
+        hide_bits(all, scores);
+        continue;
+      }
+      for (std::uint64_t hidden = all; hidden != 0;) {  // run by run
         const int begin = std::countr_zero(hidden), length = std::countr_one(hidden >> begin);
         std::fill_n(scores + begin, length, kHidden);
         if (begin + length >= kTileTokens) break;
         hidden &= ~std::uint64_t{0} << (begin + length);
       }
+    }
   }
 
  private:
@@ -118,6 +127,25 @@ class TileMask {
     float* added;
     bool whole = true, adds = false;
   };
+
+  /// Scores of a row of many runs, four at a time, without a branch.
+  static void hide_bits(std::uint64_t hidden, float* scores) {
+    using Four = std::array<std::uint32_t, 4>;
+    static constexpr auto kOnes = [] {  // of each four bits
+      std::array<Four, 16> ones{};
+      for (std::uint32_t bits = 0; bits < 16; ++bits)
+        for (std::uint32_t i = 0; i < 4; ++i) ones[bits][i] = bits >> i & 1 ? ~std::uint32_t{0} : 0;
+      return ones;
+    }();
+    constexpr auto kHidden = std::bit_cast<std::uint32_t>(-std::numeric_limits<float>::infinity());
+    for (Index j = 0; j < kTileTokens; j += 4, hidden >>= 4) {
+      const Four& ones = kOnes[hidden & 15];
+      Four four;
+      std::memcpy(four.data(), scores + j, sizeof four);
+      for (std::size_t i = 0; i < 4; ++i) four[i] = (four[i] & ~ones[i]) | (kHidden & ones[i]);
+      std::memcpy(scores + j, four.data(), sizeof four);
+    }
+  }
 
   bool work_out(Index tile, Words& words) {
     first_ = tile * kTileTokens;

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <memory>
 #include <span>
@@ -162,12 +164,23 @@ class Walk {
 
     const void* const stored = format_.values_in_keys ? nullptr : stream_.values();
     const void* const values = stored ? widened_values(stored) : values_of_keys(keys_, args.keys);
-    if (stored ? hides_poison(stored, format_.value_storage) : hides_poison(values, value_storage_))
-      return sum_values_apart(
+    const auto apart = [&] {
+      sum_values_apart(
           kernels_, value_storage_, values, format_.value_dim, value_dim_, softmax_.operand, memory_, item_.rows,
           [&](Index row) { return mask_.bits(row); }, output);
+    };
+    const bool hides = hides_stored(), sums_first = hides && sums_before_checking();
+    if (hides && !sums_first &&
+        !(stored ? all_finite(stored, format_.value_storage) : all_finite(values, value_storage_)))
+      return apart();
+    const std::span<float> sums(output, static_cast<std::size_t>(item_.rows * value_dim_));
+    if (sums_first) std::copy(sums.begin(), sums.end(), memory_.saved_sums());
     kernels_.weighted_sum[static_cast<int>(value_storage_)]({memory_.weights, values, output, item_.rows, value_dim_,
                                                              mask_.end(), mask_.ends(), stream_.ahead_of_values()});
+    if (sums_first && !holds_numbers(sums)) {
+      std::copy_n(memory_.saved_sums(), sums.size(), output);
+      apart();
+    }
   }
 
   /// The next tile's weights are made where the record wants them.
@@ -195,12 +208,27 @@ class Walk {
     return memory_.wide_values;
   }
 
-  /// Whether the tile holds infinities or NaN while some row does not see all of its stored tokens: 0 · NaN is NaN.
-  bool hides_poison(const void* values, Storage storage) const {
+  /// Whether some row does not see all of the tile's stored tokens. Infinities and NaN in it must be kept from such a row:
+  /// 0 · NaN is NaN.
+  bool hides_stored() const {
     if (mask_.whole()) return false;
     const Index stored = call_.source.num_tokens(call_.source.self, item_.sequence) - tile_ * kTileTokens;
-    if (mask_.all_see(std::min(stored, kTileTokens))) return false;
-    return !kernels_.all_finite[static_cast<int>(storage)](values, format_.value_dim);
+    return !mask_.all_see(std::min(stored, kTileTokens));
+  }
+  bool all_finite(const void* values, Storage storage) const {
+    return kernels_.all_finite[static_cast<int>(storage)](values, format_.value_dim);
+  }
+  /// The sums of a few rows are fewer numbers to check than the values, and these are read at memory's pace: sum first, and
+  /// again where that has left something else than numbers. Sums of digits may lose a NaN.
+  bool sums_before_checking() const {
+    constexpr Index kFewRows = 16;
+    return item_.rows <= kFewRows && kernels_.operand[static_cast<int>(value_storage_)] != Operand::digits;
+  }
+  static bool holds_numbers(std::span<const float> sums) {
+    constexpr std::uint32_t kExponent = 0x7f800000u;
+    std::uint32_t others = 0;
+    for (const float x : sums) others |= (std::bit_cast<std::uint32_t>(x) & kExponent) == kExponent ? 1u : 0u;
+    return others == 0;
   }
 
   const Problem& call_;

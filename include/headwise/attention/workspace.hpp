@@ -113,6 +113,9 @@ struct Workspace {
     if (!shape.adds) added = nullptr;
   }
 
+  /// For the outputs of up to 64 rows, until values_copy is needed.
+  float* saved_sums() const { return static_cast<float*>(values_copy); }
+
   /// The memory of KV head i of the item: its own rows, the same tile.
   Workspace head(Index i) const {
     Workspace memory = *this;
