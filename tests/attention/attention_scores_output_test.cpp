@@ -17,7 +17,8 @@ class ScoresOutput : public EveryIsa {
   static void expect_all_stages(const Inputs& in, const Route& route, const Options& options) {
     with_source(in, route, [&](const auto& source) {
       const ExpectedWeights expected(in, options, meets_pairs(route.storage));
-      for (const ScoreStage stage : kStages) expected.check_scores(weights_over(source, in, options, {stage}).scores, stage);
+      for (const ScoreStage stage : kStages)
+        expected.check_scores(weights_over(source, in, options, {stage}).scores, stage);
     });
   }
 };
@@ -79,7 +80,8 @@ TEST_P(ScoresOutput, HaveTheSameBitsHoweverAPromptIsCut) {
         of_chunk.key_lengths = length;
         const std::vector<float> part = weights_over(cache, some, of_chunk, {stage}).scores;
         const Index row = tokens + kRoom;
-        EXPECT_EQ((Results{part, {}}), (Results{{whole.begin() + t * 4 * row, whole.begin() + (t * 4) * row + std::ssize(part)}, {}}))
+        EXPECT_EQ((Results{part, {}}),
+                  (Results{{whole.begin() + t * 4 * row, whole.begin() + (t * 4) * row + std::ssize(part)}, {}}))
             << "chunks of " << chunk << " at " << t;
       }
   }
@@ -141,9 +143,11 @@ TEST(ScoresOutputOf, RaggedBatchesAreThoseOfEachSequence) {
       for (Index r = 0; r < in.query_tokens * 4; ++r)
         for (Index t = 0; t < row; ++t) {
           const float nothing = stage == ScoreStage::weights ? 0.0f : -kInfinity;
-          const float expected = t < in.key_tokens ? one[static_cast<std::size_t>(r * (in.key_tokens + kRoom) + t)] : nothing;
-          ASSERT_EQ(all.scores[static_cast<std::size_t>((batch.offsets[static_cast<std::size_t>(b)] * 4 + r) * row + t)],
-                    expected)
+          const float expected =
+              t < in.key_tokens ? one[static_cast<std::size_t>(r * (in.key_tokens + kRoom) + t)] : nothing;
+          ASSERT_EQ(
+              all.scores[static_cast<std::size_t>((batch.offsets[static_cast<std::size_t>(b)] * 4 + r) * row + t)],
+              expected)
               << "sequence " << b << ", row " << r << ", key " << t;
         }
     }

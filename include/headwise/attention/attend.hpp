@@ -194,8 +194,13 @@ inline void run_with_weights(Problem call, const Plan& plan, CallMemory& memory,
   Outputs& outputs = call.outputs;
   if (!outputs.has_lse) {
     const Index tokens = outputs.values.tokens, heads = outputs.values.heads;
-    outputs.lse = {memory.lse.reserve(4 * outputs.values.sequences * tokens * heads), Storage::f32,
-                   outputs.values.sequences, tokens, heads, 1, {tokens * heads, heads, 1, 1}};
+    outputs.lse = {memory.lse.reserve(4 * outputs.values.sequences * tokens * heads),
+                   Storage::f32,
+                   outputs.values.sequences,
+                   tokens,
+                   heads,
+                   1,
+                   {tokens * heads, heads, 1, 1}};
     outputs.has_lse = true;
   }
   list_row_tiles(call, plan, memory.row_tiles);

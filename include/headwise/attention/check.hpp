@@ -126,8 +126,8 @@ inline void check_weight_outputs(const Problem& call, const Heads<>& heads) {
   for (Index b = 0; b < call.num_sequences(); ++b) most_keys = std::max(most_keys, call.num_keys(b));
   if (call.outputs.scores) {
     const Array& scores = call.outputs.scores->values;
-    require(scores.sequences == q.sequences, "sequences of the scores (", scores.sequences,
-            ") must equal those of q (", q.sequences, ")");
+    require(scores.sequences == q.sequences, "sequences of the scores (", scores.sequences, ") must equal those of q (",
+            q.sequences, ")");
     require(scores.tokens == q.tokens, "tokens of the scores (", scores.tokens, ") must equal those of q (", q.tokens,
             ")");
     require(scores.heads == heads.num_heads(), "heads of the scores (", scores.heads, ") must equal num_heads (",
@@ -139,8 +139,8 @@ inline void check_weight_outputs(const Problem& call, const Heads<>& heads) {
     const Array& mass = call.outputs.mass->values;
     require(mass.sequences == call.num_sequences(), "sequences of the mass (", mass.sequences,
             ") must equal those of the keys and values (", call.num_sequences(), ")");
-    require(mass.tokens >= most_keys, "tokens of the mass (", mass.tokens, ") must be at least the keys of a sequence (",
-            most_keys, ")");
+    require(mass.tokens >= most_keys, "tokens of the mass (", mass.tokens,
+            ") must be at least the keys of a sequence (", most_keys, ")");
     require(mass.heads == heads.num_heads() || mass.heads == heads.num_kv_heads(), "heads of the mass (", mass.heads,
             ") must equal num_kv_heads (", heads.num_kv_heads(), ") or num_heads (", heads.num_heads(), ")");
     require(mass.dim == 1, "dim of the mass (", mass.dim, ") must be 1");

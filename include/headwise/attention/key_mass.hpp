@@ -144,7 +144,8 @@ class KeyMass {
     auto& sums_of = memory_.sums_of;
     sums_of.assign(static_cast<std::size_t>(call_.num_sequences()), -1);
     const auto look = [&](const WorkItem& item) {
-      if (item.partial < 0 && item.rows < call_.groups.of(item.sequence, item.kv_head).size() * call_.num_queries(item.sequence))
+      if (item.partial < 0 &&
+          item.rows < call_.groups.of(item.sequence, item.kv_head).size() * call_.num_queries(item.sequence))
         sums_of[static_cast<std::size_t>(item.sequence)] = 0;
     };
     for (const WorkItem& item : items) look(item);
@@ -271,7 +272,8 @@ class KeyMass {
     void pay(Index tile, Index head, const std::uint32_t* units) {
       const Index first = tile * kTileTokens, tokens = std::min(kTileTokens, range_.keys() - first);
       if (!sums_apart()) {
-        for (Index t = 0; t < tokens; ++t) mass_.pay(item_.sequence, first + t, head, static_cast<float>(units[t]) * kUnit);
+        for (Index t = 0; t < tokens; ++t)
+          mass_.pay(item_.sequence, first + t, head, static_cast<float>(units[t]) * kUnit);
         return;
       }
       std::uint64_t* const sums = mass_.sums_of(item_.sequence, head) + first;

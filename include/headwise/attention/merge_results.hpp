@@ -61,8 +61,8 @@ inline void check_part(const BasicArray<const void>& part, const Array& merged, 
   require(part.sequences == merged.sequences && part.tokens == merged.tokens && part.heads == merged.heads &&
               part.dim == dim,
           what, " of parts[", i, "] ([", part.sequences, "][", part.tokens, "][", part.heads, "][", part.dim,
-          "]) must have the shape of the merged one ([", merged.sequences, "][", merged.tokens, "][", merged.heads, "][",
-          dim, "])");
+          "]) must have the shape of the merged one ([", merged.sequences, "][", merged.tokens, "][", merged.heads,
+          "][", dim, "])");
 }
 
 inline void check_merge(std::span<const PartialResult> parts, const Outputs& merged) {
@@ -71,7 +71,8 @@ inline void check_merge(std::span<const PartialResult> parts, const Outputs& mer
   if (merged.has_lse)
     require(lse.sequences == out.sequences && lse.tokens == out.tokens && lse.heads == out.heads && lse.dim == 1,
             "merged lse ([", lse.sequences, "][", lse.tokens, "][", lse.heads, "][", lse.dim,
-            "]) must have the shape of the merged output ([", out.sequences, "][", out.tokens, "][", out.heads, "][1])");
+            "]) must have the shape of the merged output ([", out.sequences, "][", out.tokens, "][", out.heads,
+            "][1])");
   for (Index i = 0; i < std::ssize(parts); ++i) {
     check_part(parts[static_cast<std::size_t>(i)].output, out, out.dim, "output", i);
     check_part(parts[static_cast<std::size_t>(i)].lse, out, 1, "lse", i);
@@ -102,8 +103,8 @@ inline void merge_row(std::span<const PartialResult> parts, const Outputs& merge
       const double weight = weight_of(part) / sum;
       const void* const row = part.output.row(b, t, h);
       for (Index d = 0; d < dims; ++d)
-        total[d] += weight * static_cast<double>(
-                                 load_element(row, part.output.storage, (first + d) * part.output.strides.dim));
+        total[d] +=
+            weight * static_cast<double>(load_element(row, part.output.storage, (first + d) * part.output.strides.dim));
     }
     void* const row = out.row(b, t, h);
     for (Index d = 0; d < dims; ++d)

@@ -34,7 +34,12 @@ inline Options options_before_masks(const Options& options, ScoreStage stage) {
 class ItemScores {
  public:
   ItemScores(const Problem& call, const TileKernels& kernels, const WorkItem& item, const Workspace& memory)
-      : call_(call), kernels_(kernels), item_(item), memory_(memory), range_(call, item), output_(*call.outputs.scores) {
+      : call_(call),
+        kernels_(kernels),
+        item_(item),
+        memory_(memory),
+        range_(call, item),
+        output_(*call.outputs.scores) {
     item_.segments = {};  // no tile but those asked for
   }
 

@@ -17,10 +17,10 @@ class WeightRecord {
  public:
   struct Tile {
     Index index;
-    bool whole;            // every row sees every token
-    float* max;            // [rows], weights are 2^(score − max)
-    std::uint64_t* bits;   // [rows], the visible tokens, where not whole
-    void* weights;         // [rows][64] of the operand
+    bool whole;           // every row sees every token
+    float* max;           // [rows], weights are 2^(score − max)
+    std::uint64_t* bits;  // [rows], the visible tokens, where not whole
+    void* weights;        // [rows][64] of the operand
   };
 
   /// The most tiles that an item visits.

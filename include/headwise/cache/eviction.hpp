@@ -34,8 +34,7 @@ inline std::vector<Index> heaviest(std::span<const float> masses, Index count) {
 }
 
 inline void check_masses(std::span<const float> mass) {
-  for (std::size_t t = 0; t < mass.size(); ++t)
-    require(!std::isnan(mass[t]), "mass[", t, "] (NaN) must be a number");
+  for (std::size_t t = 0; t < mass.size(); ++t) require(!std::isnan(mass[t]), "mass[", t, "] (NaN) must be a number");
 }
 
 /// The `chosen` tokens of those before the last `recent` of `tokens`, and these.
@@ -48,7 +47,8 @@ inline std::vector<Index> with_recent(std::vector<Index> chosen, Index tokens, I
 
 /// The masses of the first `tokens` tokens of a sequence, mass [sequence][key][head][1], summed over the heads.
 inline std::vector<float> mass_of_tokens(View<const float> mass, Index sequence, Index tokens) {
-  require(sequence >= 0 && sequence < mass.sequences(), "sequence (", sequence, ") must be 0 to ", mass.sequences() - 1);
+  require(sequence >= 0 && sequence < mass.sequences(), "sequence (", sequence, ") must be 0 to ",
+          mass.sequences() - 1);
   require(tokens >= 0 && tokens <= mass.tokens(), "tokens (", tokens, ") must be 0 to those of the mass (",
           mass.tokens(), ")");
   require(mass.dim() == 1, "dim of the mass (", mass.dim(), ") must be 1");
@@ -88,7 +88,8 @@ struct ObservedOptions {
 /// with the masses that the last `window` queries paid them, the window and those before it with the largest pooled masses,
 /// `budget` in all; all tokens where there are no more. Pooling sees the tokens before the window alone. Ascending positions; of
 /// equals the earlier is kept. Throws std::invalid_argument on impossible options and on NaN.
-inline std::vector<Index> keep_observed(std::span<const float> mass, Index budget, const ObservedOptions& options = {}) {
+inline std::vector<Index> keep_observed(std::span<const float> mass, Index budget,
+                                        const ObservedOptions& options = {}) {
   require(options.window >= 0, "window (", options.window, ") must be at least 0");
   require(options.kernel >= 1 && options.kernel % 2 == 1, "kernel (", options.kernel, ") must be odd and at least 1");
   require(budget >= options.window, "budget (", budget, ") must be at least the window (", options.window, ")");
