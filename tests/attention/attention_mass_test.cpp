@@ -53,14 +53,16 @@ TEST_P(KeyMasses, OfSeveralRowTilesAndSegmentsAreTheDefinitions) {
 }
 
 TEST_P(KeyMasses, ObeyMasksLengthsAndBiases) {
-  const std::array<float, 4> slopes{0.5f, 0.01f, 0.0f, 0.125f};
-  const std::vector<Index> keys{150, 3, 70, 0}, queries{45, 7, 0, 1};
+  const std::array<float, 4> slopes{0.5f, 0.01f, 0.0f, 0.125f}, sinks{1.0f, -3.0f, 2.5f, 0.0f};
+  const std::vector<Index> keys{150, 3, 70, 0}, queries{45, 7, 0, 1}, prefixes{130, 0, 64, 120}, starts{70, 3, 0, 149};
   const Inputs in({4, 2, 8}, 4, 45, 150, 72);
   for (const Options& options :
        {Options{.causal = false}, Options{.window = 20, .num_sink_tokens = 3}, Options{.window = 0},
         Options{.causal = false, .window = 5, .window_right = 7}, Options{.softcap = 2.0f},
         Options{.scale = 0.3f, .softcap = 1.5f, .alibi_slopes = slopes},
-        Options{.window = 30, .key_lengths = keys, .query_lengths = queries}})
+        Options{.window = 30, .key_lengths = keys, .query_lengths = queries},
+        Options{.chunk_size = 40, .temperature = Temperature{8, 0.5f}, .sink_logits = sinks},
+        Options{.window = 25, .prefix_lengths = prefixes, .key_starts = starts}})
     for (const std::optional<Index> last : {std::optional<Index>{}, std::optional<Index>{0}, std::optional<Index>{5}}) {
       expect_defined_mass(in, {}, options, last);
       if (HasFatalFailure()) return;

@@ -43,11 +43,15 @@ ExpectedWeights::ExpectedWeights(const Inputs& in, const Options& options, bool 
   };
   reference::Parameters parameters = parameters_of(options);
   parameters.keep_scores = true;
+  const std::vector<double> sinks(options.sink_logits.begin(), options.sink_logits.end());
+  parameters.sink_logits = sinks;
   score_size_ =
       largest_norm(in.q) * largest_norm(in.k) * parameters.scale.value_or(1 / std::sqrt(static_cast<double>(D)));
   for (Index b = 0; b < in.sequences; ++b) {
     if (!options.key_lengths.empty()) parameters.key_length = options.key_lengths[static_cast<std::size_t>(b)];
     if (!options.query_lengths.empty()) parameters.query_length = options.query_lengths[static_cast<std::size_t>(b)];
+    if (!options.prefix_lengths.empty()) parameters.prefix_length = options.prefix_lengths[static_cast<std::size_t>(b)];
+    if (!options.key_starts.empty()) parameters.key_start = options.key_starts[static_cast<std::size_t>(b)];
     results_.push_back(reference::attend(
         {in.query_tokens, in.key_tokens, heads.num_heads(), heads.num_kv_heads(), D, heads.value_dim()},
         slice(in.q, b, in.query_tokens * heads.num_heads() * D),

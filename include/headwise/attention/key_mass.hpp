@@ -9,6 +9,7 @@
 #include <mutex>
 #include <vector>
 
+#include "headwise/attention/element_masks.hpp"
 #include "headwise/attention/plan.hpp"
 #include "headwise/attention/problem.hpp"
 #include "headwise/attention/row_range.hpp"
@@ -48,7 +49,7 @@ class KeyMass {
         kernels_(kernels),
         memory_(memory),
         output_(*call.outputs.mass),
-        operand_(kernels.weights_for(call.source.format.value_storage)),  // rows that widen it take f32 either way
+        operand_(kernels.weights_for(values_met(call.source.format, kernels))),
         by_query_head_(output_.values.heads != call.groups.num_kv_heads()) {}
 
   /// Whether the items of a split may keep their weights until all are done: of few rows, or not many.
@@ -126,6 +127,10 @@ class KeyMass {
     return sum & kNan ? std::numeric_limits<float>::quiet_NaN() : static_cast<float>(sum) * kUnit;
   }
 
+  /// The storage whose kernels meet the weights. Rows that widen it first take f32 either way.
+  static Storage values_met(const TileFormat& format, const TileKernels& kernels) {
+    return format.values_in_keys ? kernels.values_made_of(format.key_storage) : format.value_storage;
+  }
   Index head_bytes(const WorkItem& item) const {
     return WeightRecord::bytes(WeightRecord::most_tiles(item), item.rows, operand_);
   }
@@ -226,6 +231,8 @@ class KeyMass {
       constexpr float kInfinity = std::numeric_limits<float>::infinity(), kUnits = 23.0f;
       const Array& lse = mass.call_.outputs.lse;
       const Index first_token = mass.first_token(item.sequence);
+      const bool stretched = adds_mask(*mass.call_.options);
+      const auto total_of = [&](float natural) { return stretched ? AddedUnits::to_log2(natural) : natural * kLog2e; };
       for (Index r = 0; r < item.rows; ++r) {
         const auto [sequence, token] = mass.call_.place_of(item.sequence, range_.token(r));
         const float sum = load_element(lse.row(sequence, token, heads_[range_.head_in_group(r)]), Storage::f32, 0);
@@ -234,7 +241,7 @@ class KeyMass {
         clean_[r] = counts && !nan_[r];
         all_clean_ = all_clean_ && clean_[r];
         any_nan_ = any_nan_ || nan_[r];
-        totals_[r] = clean_[r] && sum > -kInfinity ? sum * kLog2e - kUnits : kInfinity;  // ∞: weights of 0
+        totals_[r] = clean_[r] && sum > -kInfinity ? total_of(sum) - kUnits : kInfinity;  // ∞: weights of 0
       }
       std::fill(totals_ + item.rows, totals_ + round_up(item.rows, kMaxLanes), kInfinity);
     }

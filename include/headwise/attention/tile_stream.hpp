@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "headwise/attention/problem.hpp"
-#include "headwise/attention/row_range.hpp"
 #include "headwise/attention/work_item.hpp"
 #include "headwise/core/tile_layout.hpp"
 #include "headwise/kernel/table.hpp"
@@ -19,6 +18,7 @@ namespace headwise::detail {
 /// Rapids: 89 % of the roofline at 8 KiB, 71 at 2 KiB, 67 without), in the next tile where this one ends. Many rows stay
 /// with a span of keys for long: the requests are spread over all of them, one phase ahead, the values while the keys are
 /// met and the next tile's keys while the values are (32 rows: 56 → 80 %).
+/// Where values are made of the keys, both phases ask for the next tile's keys.
 /// Of the caller's memory, a few rows ask for what will be packed next: the values, then the next head's or tile's keys.
 class TileStream {
  public:
@@ -28,19 +28,22 @@ class TileStream {
         kv_head_(kv_head),
         packed_(packed),
         key_bytes_(key_tile_bytes(source_.format.key_storage, source_.format.head_dim)),
-        value_bytes_(value_tile_bytes(source_.format.value_storage, source_.format.value_dim)) {}
+        value_bytes_(source_.format.value_bytes()) {}
 
-  /// The keys of a tile, and what comes behind it.
-  const void* open(Index tile, const RowRange& range) {
+  /// Whether it asks its source for a tile before that is opened.
+  bool asks_ahead() const { return !packs(); }
+
+  /// The keys of a tile, and what comes behind it: tile `next`, if that is before `end`.
+  const void* open(Index tile, Index next, Index end, Index keys) {
     index_ = tile;
-    next_index_ = range.visible_tile(tile + 1);
-    keys_ = range.keys();
+    next_index_ = next;
+    keys_ = keys;
     if (packs()) {
       tile_.keys = source_.pack_keys(source_.self, item_.sequence, kv_head_, tile, keys_, packed_);
       return tile_.keys;
     }
     tile_ = tile == asked_ ? next_ : source_.tile(source_.self, item_.sequence, kv_head_, tile);
-    if (next_index_ * kTileTokens < std::min(range.end(), item_.segments.end * kSegmentTokens)) {
+    if (next_index_ < end) {
       asked_ = next_index_;
       next_ = source_.tile(source_.self, item_.sequence, kv_head_, asked_);
     } else {
@@ -59,6 +62,10 @@ class TileStream {
     if (packs())
       return at_streams_pace() ? source_.rows_of_values(source_.self, item_.sequence, kv_head_, index_)
                                : AheadArgs{tile_.keys, 0};
+    if (source_.format.values_in_keys) {
+      if (at_streams_pace()) return a_little_ahead(tile_.keys, key_bytes_, next_.keys);
+      return {next_.keys, next_.keys ? key_bytes_ / 2 : 0};
+    }
     if (at_streams_pace()) return a_little_ahead(tile_.keys, key_bytes_, tile_.values);
     return {tile_.values, value_bytes_};
   }
@@ -68,6 +75,10 @@ class TileStream {
       const bool last = kv_head_ + 1 == item_.kv_head + item_.kv_heads;
       return source_.rows_of_keys(source_.self, item_.sequence, last ? item_.kv_head : kv_head_ + 1,
                                   last ? next_index_ : index_);
+    }
+    if (source_.format.values_in_keys) {  // made of the keys: what is left of the next tile
+      if (at_streams_pace() || !next_.keys) return {tile_.keys, 0};
+      return {static_cast<const char*>(next_.keys) + key_bytes_ / 2, key_bytes_ / 2};
     }
     if (at_streams_pace()) return a_little_ahead(tile_.values, value_bytes_, next_.keys);
     return {next_.keys, next_.keys ? key_bytes_ : 0};

@@ -37,13 +37,13 @@ class Walk {
         kv_head_(item.kv_head + head),
         memory_(memory.head(head)),
         range_(call, item),
-        mask_(range_, item.rows, memory_),
-        transform_(call, kernels, range_, kv_head_, item.rows),
+        mask_(call, kernels, range_, item, kv_head_, memory_),
+        transform_(call, kernels, range_, kv_head_, item.rows, memory_),
         stream_(call, item, item.kv_head + head, memory_.packed),
         head_dim_(padded_head_dim(format_.head_dim)),
         value_dim_(padded_value_dim(format_.value_dim)),
-        key_storage_(resident(format_.key_storage)),
-        value_storage_(resident(format_.value_storage)),
+        key_storage_(widens_keys() ? Storage::f32 : format_.key_storage),
+        value_storage_(met_values()),
         softmax_{nullptr, memory_.lane_sums, memory_.tile_sums, memory_.weights, kernels.weights_for(value_storage_)},
         sums_(splits() ? partials.from(item.partial + head * item.segments.depth() * item.rows, value_dim_)
                        : memory_.sums),
@@ -54,21 +54,16 @@ class Walk {
                    transform_.query_factor(), memory_);
   }
 
-  /// Calls f(tile) for the tiles of an absolute segment whose tokens the interval of some row holds.
-  template <class F>
-  void for_each_tile(Index segment, F f) const {
-    constexpr Index kTiles = kSegmentTokens / kTileTokens;
-    const Index end = std::min(ceil_div(range_.end(), kTileTokens), (segment + 1) * kTiles);
-    for (Index tile = segment * kTiles; (tile = range_.visible_tile(tile)) < end; ++tile) f(tile);
-  }
+  /// Behind the last tile that some row may see.
+  Index end_tile() const { return mask_.end_tile(); }
+  /// The first tile from `tile` on that some row may see.
+  Index next_tile(Index tile) const { return mask_.next_tile(tile); }
 
-  /// Starts the sum of a segment.
+  /// Starts the sum of a segment. Where no row sees a tile, there is nothing to it but that.
   void begin() {
     segment_ = sums_.from(merge_.count() * item_.rows, value_dim_);
     softmax_.max = segment_.max;
     std::fill_n(softmax_.max, item_.rows, -std::numeric_limits<float>::infinity());
-    std::fill_n(softmax_.sum, item_.rows * kMaxLanes, 0.0f);
-    std::fill_n(segment_.output, item_.rows * value_dim_, 0.0f);
     opening_ = true;  // rows without a max meet its first tile
   }
 
@@ -82,7 +77,7 @@ class Walk {
 
   /// Merges it with those before.
   void end(Index segment) {
-    reduce_lane_sums(softmax_.sum, item_.rows, segment_.sum);
+    if (!opening_) reduce_lane_sums(softmax_.sum, item_.rows, segment_.sum);
     merge_.add(segment_, segment);
   }
 
@@ -91,12 +86,7 @@ class Walk {
   const float* scores_of(Index tile) {
     tile_ = tile;
     if (!mask_.look(tile)) return nullptr;
-    const void* const keys = stream_.open(tile, range_);
-    kernels_.scores[static_cast<int>(key_storage_)]({memory_.queries, widened_keys(keys), memory_.scores, item_.rows,
-                                                     head_dim_, mask_.end(), mask_.ends(), stream_.ahead_of_keys()},
-                                                    nullptr);
-    transform_.apply(memory_.scores, tile * kTileTokens);
-    mask_.hide(memory_.scores);
+    write_scores(open_keys(mask_.end_tile()));  // of this tile alone: what comes behind may be forgotten
     return memory_.scores;
   }
   std::uint64_t visible(Index row) const { return mask_.bits(row); }
@@ -107,34 +97,66 @@ class Walk {
   }
 
  private:
-  /// The storage whose kernels meet the rows: f32 for a tile that is widened first.
-  Storage resident(Storage storage) const { return widens(storage) ? Storage::f32 : storage; }
   bool widens(Storage storage) const { return item_.rows >= kernels_.widen_rows[static_cast<int>(storage)]; }
+  /// Whether rows meet the keys in f32: also few rows where values are made of the wide keys, with the same bits.
+  bool widens_keys() const {
+    const int storage = static_cast<int>(format_.key_storage);
+    return widens(format_.key_storage) ||
+           (format_.values_in_keys && !kernels_.values_of_keys[storage] && kernels_.operand[storage] == Operand::f32);
+  }
+  /// The storage whose kernels meet the rows: f32 for a tile that is widened first.
+  Storage met_values() const {
+    if (format_.values_in_keys) return kernels_.values_made_of(format_.key_storage);
+    return widens(format_.value_storage) ? Storage::f32 : format_.value_storage;
+  }
 
   bool splits() const { return item_.partial >= 0; }
 
-  /// scores → transform → mask → softmax → weighted sum
-  void sum_tile(const SoftmaxState& state, float* output) {
-    const void* const keys = stream_.open(tile_, range_);
-    const bool opening = std::exchange(opening_, false), whole = mask_.whole();
-    const ScoreArgs args{memory_.queries, widened_keys(keys), memory_.scores, item_.rows,
-                         head_dim_,       mask_.end(),        mask_.ends(),   stream_.ahead_of_keys()};
-    const auto scores = kernels_.scores[static_cast<int>(key_storage_)];
+  /// The tile's keys, met by the rows, while those of tile `next` are asked for.
+  ScoreArgs open_keys(Index next) {
+    keys_ = stream_.open(tile_, next, mask_.end_tile(), range_.keys());
+    return {memory_.queries,
+            widened_keys(keys_),
+            memory_.scores,
+            item_.rows,
+            head_dim_,
+            mask_.end(),
+            mask_.ends(),
+            stream_.ahead_of_keys(),
+            transform_.of_tile(tile_ * kTileTokens)};
+  }
 
-    const bool fused = whole && !opening && !transform_.any() && kernels_.fuses(key_storage_, softmax_.operand);
-    const bool done = fused && !scores(args, &state);
+  /// scores, transformed → additive mask → the user's function → masks
+  void write_scores(const ScoreArgs& args) {
+    kernels_.scores[static_cast<int>(key_storage_)](args, nullptr);
+    if (transform_.calls_function())
+      transform_.call_function(memory_.scores, mask_);
+    else if (mask_.adds())
+      mask_.add(memory_.scores);
+    mask_.hide(memory_.scores);
+  }
+
+  /// scores → softmax → weighted sum
+  void sum_tile(const SoftmaxState& state, float* output) {
+    const ScoreArgs args = open_keys(stream_.asks_ahead() ? mask_.look_ahead(tile_) : mask_.next_tile(tile_ + 1));
+    const bool opening = std::exchange(opening_, false);
+    if (opening) {
+      std::fill_n(state.sum, item_.rows * kMaxLanes, 0.0f);
+      std::fill_n(output, item_.rows * value_dim_, 0.0f);
+    }
+    const bool fused = mask_.whole() && !opening && !transform_.calls_function() && !mask_.adds() &&
+                       kernels_.fuses(key_storage_, softmax_.operand);
+    const bool done = fused && !kernels_.scores[static_cast<int>(key_storage_)](args, &state);
     if (!done) {
-      scores(args, nullptr);
-      transform_.apply(memory_.scores, tile_ * kTileTokens);
-      mask_.hide(memory_.scores);
+      write_scores(args);
       if (opening || fused || kernels_.softmax(memory_.scores, item_.rows, state))
         kernels_.rescale(memory_.scores, item_.rows, state, output, value_dim_);
     }
     if (record_) record_.keep(tile_, state.max, mask_);
 
-    const void* const stored = stream_.values();
-    const void* const values = widened_values(stored);
-    if (hides_poison(stored))
+    const void* const stored = format_.values_in_keys ? nullptr : stream_.values();
+    const void* const values = stored ? widened_values(stored) : values_of_keys(keys_, args.keys);
+    if (stored ? hides_poison(stored, format_.value_storage) : hides_poison(values, value_storage_))
       return sum_values_apart(
           kernels_, value_storage_, values, format_.value_dim, value_dim_, softmax_.operand, memory_, item_.rows,
           [&](Index row) { return mask_.bits(row); }, output);
@@ -146,7 +168,7 @@ class Walk {
   void aim_at_record() { memory_.weights = softmax_.weights = record_.next_weights(); }
 
   const void* widened_keys(const void* keys) const {
-    if (!widens(format_.key_storage)) return keys;
+    if (key_storage_ == format_.key_storage) return keys;
     kernels_.widen_keys[static_cast<int>(format_.key_storage)](keys, format_.head_dim, memory_.wide_keys);
     return memory_.wide_keys;
   }
@@ -156,12 +178,23 @@ class Walk {
     return memory_.wide_values;
   }
 
+  /// Values that are the first dimensions of the keys, as rows meet them.
+  const void* values_of_keys(const void* keys, const void* met_keys) const {
+    if (key_storage_ != value_storage_) {  // integers, which their rows have met as such
+      kernels_.widen_keys[static_cast<int>(format_.key_storage)](keys, format_.head_dim, memory_.wide_keys);
+      met_keys = memory_.wide_keys;
+    }
+    kernels_.values_of_keys[static_cast<int>(value_storage_)](met_keys, format_.head_dim, format_.value_dim,
+                                                              memory_.wide_values);
+    return memory_.wide_values;
+  }
+
   /// Whether the tile holds infinities or NaN while some row does not see all of its stored tokens: 0 · NaN is NaN.
-  bool hides_poison(const void* values) const {
+  bool hides_poison(const void* values, Storage storage) const {
     if (mask_.whole()) return false;
     const Index stored = call_.source.num_tokens(call_.source.self, item_.sequence) - tile_ * kTileTokens;
     if (mask_.all_see(std::min(stored, kTileTokens))) return false;
-    return !kernels_.all_finite[static_cast<int>(format_.value_storage)](values, format_.value_dim);
+    return !kernels_.all_finite[static_cast<int>(storage)](values, format_.value_dim);
   }
 
   const Problem& call_;
@@ -181,8 +214,22 @@ class Walk {
   SegmentMerge merge_;
   WeightRecord record_;
   Index tile_ = 0;
+  const void* keys_ = nullptr;  // of the tile, as stored
   bool opening_ = true;
 };
+
+/// Calls f(tile) for the tiles of an absolute segment that rows of some of the heads may see.
+template <class F>
+void for_each_tile(std::span<const Walk> heads, Index segment, F f) {
+  constexpr Index kTiles = kSegmentTokens / kTileTokens;
+  const auto next = [&](Index tile) {
+    Index least = heads.front().next_tile(tile);
+    for (const Walk& head : heads.subspan(1)) least = std::min(least, head.next_tile(tile));
+    return least;
+  };
+  const Index end = std::min((segment + 1) * kTiles, heads.front().end_tile());  // of all
+  for (Index tile = segment * kTiles; (tile = next(tile)) < end; ++tile) f(tile);
+}
 
 /// A work item from its first segment to its last, tile by tile, its KV heads side by side. `records` are theirs; null:
 /// none.
@@ -198,7 +245,7 @@ inline void walk(const Problem& call, const TileKernels& kernels, const WorkItem
   Index segment = item.segments.begin;
   do {  // once where nothing is visible, over no tiles
     for (auto& head : heads) head.begin();
-    heads.front().for_each_tile(segment, [&](Index tile) {
+    for_each_tile(heads, segment, [&](Index tile) {
       for (auto& head : heads) head.visit(tile);
     });
     for (auto& head : heads) head.end(segment);

@@ -2,15 +2,24 @@
 #pragma once
 
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <span>
 
 #include "headwise/core/error.hpp"
 #include "headwise/core/head_map.hpp"
 #include "headwise/core/index.hpp"
+#include "headwise/score/mask.hpp"
+#include "headwise/score/mask_function.hpp"
 #include "headwise/score/relative_bias.hpp"
+#include "headwise/score/score_function.hpp"
+#include "headwise/score/tile_set.hpp"
+#include "headwise/score/tree_mask.hpp"
 
 namespace headwise {
+
+class QkNorm;  // position/qk_norm.hpp
+class Rope;    // position/rope.hpp
 
 /// Llama 4's temperature: scores of a query at p have the factor 1 + strength·log(1 + floor((p + 1) / floor_scale)), so that
 /// attention over long texts stays as sharp (Meta, Llama 4, 2025: `attn_scale` and `floor_scale`; of its layers without
@@ -26,12 +35,22 @@ struct Temperature {
 };
 
 /// How scores are made and which keys a query sees. Applied in this order:
-///   scale · temperature → softcap → ALiBi, relative bias → masks → softmax, with sink logits → ·V
+///   queries normed → turned by RoPE → scale · temperature → softcap → ALiBi, relative bias, additive
+///   mask → score function → masks → softmax, with sink logits → ·V
 ///
 /// Positions. Token i of Tq query tokens of a sequence with Tk keys stands at p = Tk − Tq + i (bottom-right aligned):
 /// the newest query stands at the newest key, so prefill, appending to a cache and decode are one rule.
 /// Spans are read during the call only.
 struct Options {
+  /// Queries are normed head by head, and turned by RoPE, where a call gathers them, so that q may be what a projection gave:
+  /// to the bits of QkNorm::apply, Rope::apply and a call without. (AppendOptions does the same to keys.) Null: q is as it
+  /// should be. Read during the call only; with a plan, during its calls.
+  const QkNorm* query_norm = nullptr;
+  const Rope* query_rope = nullptr;
+  /// Where query_rope takes query tokens to stand, each number 0 … 2^53: [sequence][token] as in q (ragged: [token]), or
+  /// [sequence][token][3] of a rope with sections: temporal, height and width. Those beyond query_lengths are never read.
+  /// Nothing else looks at them: masks, windows and biases count tokens. Empty: p.
+  std::span<const Index> query_positions{};
   /// Factor on q·k; unset: 1/sqrt(head_dim).
   std::optional<float> scale{};
   /// A query at p sees keys 0 … p. Turn off for cross-attention and encoders.
@@ -60,10 +79,21 @@ struct Options {
   std::span<const float> alibi_slopes{};
   /// T5's relative position bias of each query head; null: none. Read during the call only.
   const RelativeBias* relative_bias = nullptr;
+  /// The user's own change of a score, last of all; none by default. Refers to the user's object.
+  ScoreFunction score_function{};
   /// gpt-oss: a score of each query head that takes part in the softmax and has no value: the weights of the keys add up to
-  /// less than 1 and lse holds it too. A row without keys gives 0 and lse sink_logits[head]. Where partial results are
+  /// less than 1 and lse holds it too. −∞: none. A row without keys gives 0 and lse sink_logits[head]. Where partial results are
   /// merged, of one part only. Empty: none.
   std::span<const float> sink_logits{};
+  /// A boolean or additive mask in the caller's memory; unset: none. What it refers to must outlive a plan too. For masks
+  /// that say everything, as ONNX's and PyTorch's, turn `causal` off.
+  std::optional<Mask> mask{};
+  /// Speculative decoding: which nodes of a draft tree, the query tokens, see each other; unset: all that the rest allows.
+  std::optional<TreeMask> tree_mask{};
+  /// Block-sparse attention: the tiles of keys that queries may see; null: all. Must outlive a plan too.
+  const TileSet* tile_set = nullptr;
+  /// The caller's own mask, compiled with the caller's code; unset: none.
+  std::optional<MaskFunction> mask_function{};
   /// Keys of each sequence, 0 … what the source holds; empty: all. What lies beyond is never read.
   std::span<const Index> key_lengths{};
   /// Query tokens of each sequence, 0 … the tokens of q; empty: all. The outputs of the rest are 0, their lse −inf.
@@ -99,6 +129,14 @@ inline void check_options(const Options& options, Index num_heads) {
   require(options.num_sink_tokens >= 0, "num_sink_tokens (", options.num_sink_tokens, ") must be at least 0");
   if (options.window_right)
     require(*options.window_right >= 0, "window_right (", *options.window_right, ") must be at least 0");
+  if (options.chunk_size)
+    require(*options.chunk_size >= 1, "chunk_size (", *options.chunk_size, ") must be at least 1");
+  if (options.temperature) {
+    require(options.temperature->floor_scale >= 1, "floor_scale (", options.temperature->floor_scale,
+            ") of temperature must be at least 1");
+    require(std::isfinite(options.temperature->strength), "strength (", options.temperature->strength,
+            ") of temperature must be finite");
+  }
   if (!options.alibi_slopes.empty()) {
     require(std::ssize(options.alibi_slopes) == num_heads, "alibi_slopes (", options.alibi_slopes.size(),
             " slopes) must hold one slope per query head (", num_heads, ")");
@@ -109,6 +147,13 @@ inline void check_options(const Options& options, Index num_heads) {
   if (options.relative_bias)
     require(options.relative_bias->num_heads() == num_heads, "relative_bias (of ", options.relative_bias->num_heads(),
             " heads) must be of num_heads (", num_heads, ") query heads");
+  if (!options.sink_logits.empty()) {
+    require(std::ssize(options.sink_logits) == num_heads, "sink_logits (", options.sink_logits.size(),
+            " logits) must hold one logit per query head (", num_heads, ")");
+    for (std::size_t h = 0; h < options.sink_logits.size(); ++h)
+      require(options.sink_logits[h] < std::numeric_limits<float>::infinity(), "sink_logits[", h, "] (",
+              options.sink_logits[h], ") must be finite, or -infinity for none");
+  }
 }
 
 }  // namespace detail
