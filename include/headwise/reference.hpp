@@ -107,7 +107,8 @@ inline Result attend(const Shape& shape, std::span<const double> q, std::span<co
       for (Index t = parameters.key_start; parameters.keep_scores && t < keys; ++t) {  // hidden or not
         double dot = 0;
         for (Index d = 0; d < D; ++d) dot += at(q, (i * H + h) * D + d) * at(k, (t * G + g) * D + d);
-        const double score = scale * dot * (parameters.temperature ? parameters.temperature(p) : 1.0), cap = parameters.softcap;
+        const double score = scale * dot * (parameters.temperature ? parameters.temperature(p) : 1.0),
+                     cap = parameters.softcap;
         kept(result.scaled, t) = score;
         kept(result.softcapped, t) = cap != 0 ? cap * std::tanh(score / cap) : score;
       }

@@ -103,6 +103,31 @@ TEST(Allocation, MixedStepsMakeNoneAfterTheFirstCall) {
     });
 }
 
+TEST(Allocation, ScoresAndMassesMakeNoneAfterTheFirstCall) {
+  std::vector<float> scores(150 * 8 * 2100), mass(2 * 2100 * 8);
+  for (const auto& [queries, keys] : {std::pair<Index, Index>{1, 2100}, {150, 300}}) {
+    const Inputs in({8, 2, 64}, 2, queries, keys);
+    std::vector<float> out(in.q.size());
+    const View<const float> q(in.q.data(), 2, queries, 8, 64);
+    Outputs outputs(View<float>(out.data(), 2, queries, 8, 64));
+    outputs.scores = {View<float>(scores.data(), 2, queries, 8, keys), ScoreStage::weights};
+    outputs.mass = MassOutput(View<float>(mass.data(), 2, keys, 8, 1));
+    const Gqa<8, 2, 64> attend;
+    const Promising three;
+    for (const Source source : {Source::cache, Source::packed_rows})
+      with_source(in, {.source = source}, [&](const auto& kv) {
+        const auto steps = [&] {  // split along the keys, and not
+          for (Index step = 0; step < 3; ++step) attend(q, kv, outputs, {.window = 100 * step}, three);
+          attend(q, kv, outputs, {}, three);
+        };
+        steps();
+        const long before = allocations;
+        steps();
+        EXPECT_EQ(allocations, before) << testing::name_of(source);
+      });
+  }
+}
+
 TEST(Allocation, APlanMadeAnewForASmallerStepMakesNone) {
   const Heads<> heads{8, 2, 64};
   const RaggedBatch large(heads, {{150, 150}, {1, 5000}, {0, 20}, {7, 1100}, {1, 40}}),

@@ -59,6 +59,35 @@ TEST_F(AttentionErrors, QueriesThatDoNotFit) {
   expect_untouched_error([&] { attend(q(1), cache, {out(1), lse(1)}); }, {"sequences of q (1)", "keys and values (2)"});
 }
 
+TEST_F(AttentionErrors, ScoresAndMassesThatDoNotFit) {
+  std::vector<float> more(4096, 77.0f);
+  const auto expect_score_error = [&](View<float> scores, std::initializer_list<std::string_view> parts) {
+    Outputs outputs{out(), lse()};
+    outputs.scores = {scores, ScoreStage::weights};
+    expect_untouched_error([&] { attend(q(), cache, outputs); }, parts);
+  };
+  expect_score_error({more.data(), 1, 3, 6, 10}, {"sequences of the scores (1)", "q (2)"});
+  expect_score_error({more.data(), 2, 2, 6, 10}, {"tokens of the scores (2)", "q (3)"});
+  expect_score_error({more.data(), 2, 3, 2, 10}, {"heads of the scores (2)", "num_heads (6)"});
+  expect_score_error({more.data(), 2, 3, 6, 9}, {"dim of the scores (9)", "keys of a sequence (10)"});
+  expect_score_error({}, {"sequences of the scores (0)"});
+  const auto expect_mass_error = [&](const MassOutput& mass, std::initializer_list<std::string_view> parts) {
+    Outputs outputs{out(), lse()};
+    outputs.mass = mass;
+    expect_untouched_error([&] { attend(q(), cache, outputs); }, parts);
+  };
+  const auto mass = [&](Index sequences = 2, Index tokens = 10, Index heads = 2, Index dim = 1) {
+    return View<float>(more.data(), sequences, tokens, heads, dim);
+  };
+  expect_mass_error(MassOutput(mass(3)), {"sequences of the mass (3)", "keys and values (2)"});
+  expect_mass_error(MassOutput(mass(2, 9)), {"tokens of the mass (9)", "keys of a sequence (10)"});
+  expect_mass_error(MassOutput(mass(2, 10, 3)), {"heads of the mass (3)", "num_kv_heads (2)", "num_heads (6)"});
+  expect_mass_error(MassOutput(mass(2, 10, 2, 2)), {"dim of the mass (2)", "must be 1"});
+  expect_mass_error(MassOutput(mass(), false, -1), {"last_queries of the mass (-1)"});
+  expect_mass_error(MassOutput(View<float>()), {"sequences of the mass (0)"});
+  for (const float x : more) ASSERT_EQ(x, 77.0f);
+}
+
 TEST_F(AttentionErrors, OutputsThatDoNotFit) {
   expect_untouched_error([&] { attend(q(), cache, {out(1), lse()}); }, {"sequences of the output (1)", "q (2)"});
   expect_untouched_error([&] { attend(q(), cache, {out(2, 4), lse()}); }, {"tokens of the output (4)", "q (3)"});

@@ -17,7 +17,8 @@ class ScoresOutput : public EveryIsa {
   static void expect_all_stages(const Inputs& in, const Route& route, const Options& options) {
     with_source(in, route, [&](const auto& source) {
       const ExpectedWeights expected(in, options, meets_pairs(route.storage));
-      for (const ScoreStage stage : kStages) expected.check_scores(weights_over(source, in, options, {stage}).scores, stage);
+      for (const ScoreStage stage : kStages)
+        expected.check_scores(weights_over(source, in, options, {stage}).scores, stage);
     });
   }
 };
@@ -33,14 +34,16 @@ TEST_P(ScoresOutput, AreTheDefinitionsOfEveryShapeSourceAndStorage) {
 }
 
 TEST_P(ScoresOutput, ObeyMasksLengthsAndBiases) {
-  const std::array<float, 4> slopes{0.5f, 0.01f, 0.0f, 0.125f};
-  const std::vector<Index> keys{150, 3, 70, 0}, queries{45, 7, 0, 1};
+  const std::array<float, 4> slopes{0.5f, 0.01f, 0.0f, 0.125f}, sinks{1.0f, -3.0f, 2.5f, 0.0f};
+  const std::vector<Index> keys{150, 3, 70, 0}, queries{45, 7, 0, 1}, prefixes{130, 0, 64, 120}, starts{70, 3, 0, 149};
   const Inputs in({4, 2, 8}, 4, 45, 150, 62);
   for (const Options& options :
        {Options{.causal = false}, Options{.window = 20, .num_sink_tokens = 3}, Options{.window = 0},
         Options{.causal = false, .window = 5, .window_right = 7}, Options{.softcap = 2.0f},
         Options{.scale = 0.3f, .softcap = 1.5f, .alibi_slopes = slopes},
-        Options{.window = 30, .key_lengths = keys, .query_lengths = queries}}) {
+        Options{.window = 30, .key_lengths = keys, .query_lengths = queries},
+        Options{.chunk_size = 40, .temperature = Temperature{8, 0.5f}, .sink_logits = sinks},
+        Options{.window = 25, .prefix_lengths = prefixes, .key_starts = starts}}) {
     expect_all_stages(in, {}, options);
     if (HasFatalFailure()) return;
   }
@@ -79,7 +82,8 @@ TEST_P(ScoresOutput, HaveTheSameBitsHoweverAPromptIsCut) {
         of_chunk.key_lengths = length;
         const std::vector<float> part = weights_over(cache, some, of_chunk, {stage}).scores;
         const Index row = tokens + kRoom;
-        EXPECT_EQ((Results{part, {}}), (Results{{whole.begin() + t * 4 * row, whole.begin() + (t * 4) * row + std::ssize(part)}, {}}))
+        EXPECT_EQ((Results{part, {}}),
+                  (Results{{whole.begin() + t * 4 * row, whole.begin() + (t * 4) * row + std::ssize(part)}, {}}))
             << "chunks of " << chunk << " at " << t;
       }
   }
@@ -141,9 +145,11 @@ TEST(ScoresOutputOf, RaggedBatchesAreThoseOfEachSequence) {
       for (Index r = 0; r < in.query_tokens * 4; ++r)
         for (Index t = 0; t < row; ++t) {
           const float nothing = stage == ScoreStage::weights ? 0.0f : -kInfinity;
-          const float expected = t < in.key_tokens ? one[static_cast<std::size_t>(r * (in.key_tokens + kRoom) + t)] : nothing;
-          ASSERT_EQ(all.scores[static_cast<std::size_t>((batch.offsets[static_cast<std::size_t>(b)] * 4 + r) * row + t)],
-                    expected)
+          const float expected =
+              t < in.key_tokens ? one[static_cast<std::size_t>(r * (in.key_tokens + kRoom) + t)] : nothing;
+          ASSERT_EQ(
+              all.scores[static_cast<std::size_t>((batch.offsets[static_cast<std::size_t>(b)] * 4 + r) * row + t)],
+              expected)
               << "sequence " << b << ", row " << r << ", key " << t;
         }
     }

@@ -43,13 +43,19 @@ ExpectedWeights::ExpectedWeights(const Inputs& in, const Options& options, bool 
   };
   reference::Parameters parameters = parameters_of(options);
   parameters.keep_scores = true;
-  score_size_ = largest_norm(in.q) * largest_norm(in.k) * parameters.scale.value_or(1 / std::sqrt(static_cast<double>(D)));
+  const std::vector<double> sinks(options.sink_logits.begin(), options.sink_logits.end());
+  parameters.sink_logits = sinks;
+  score_size_ =
+      largest_norm(in.q) * largest_norm(in.k) * parameters.scale.value_or(1 / std::sqrt(static_cast<double>(D)));
   for (Index b = 0; b < in.sequences; ++b) {
     if (!options.key_lengths.empty()) parameters.key_length = options.key_lengths[static_cast<std::size_t>(b)];
     if (!options.query_lengths.empty()) parameters.query_length = options.query_lengths[static_cast<std::size_t>(b)];
+    if (!options.prefix_lengths.empty()) parameters.prefix_length = options.prefix_lengths[static_cast<std::size_t>(b)];
+    if (!options.key_starts.empty()) parameters.key_start = options.key_starts[static_cast<std::size_t>(b)];
     results_.push_back(reference::attend(
         {in.query_tokens, in.key_tokens, heads.num_heads(), heads.num_kv_heads(), D, heads.value_dim()},
-        slice(in.q, b, in.query_tokens * heads.num_heads() * D), slice(in.k, b, in.key_tokens * heads.num_kv_heads() * D),
+        slice(in.q, b, in.query_tokens * heads.num_heads() * D),
+        slice(in.k, b, in.key_tokens * heads.num_kv_heads() * D),
         slice(in.v, b, in.key_tokens * heads.num_kv_heads() * heads.value_dim()), parameters));
     for (const double lse : results_.back().lse)
       if (std::isfinite(lse)) largest_lse_ = std::max(largest_lse_, std::abs(lse));
@@ -62,7 +68,8 @@ double ExpectedWeights::weight_error() const {
   if (!options_.alibi_slopes.empty()) score += 4 * roundoff * static_cast<double>(in_.key_tokens);
   if (pairs_) score += score_size_ * epsilon_of(Storage::bf16);
   return 2 * score + 8 * roundoff * (1 + largest_lse_) +
-         4 * roundoff * std::sqrt(static_cast<double>(in_.key_tokens) / 8 + 1) + (pairs_ ? 2 * epsilon_of(Storage::bf16) : 0);
+         4 * roundoff * std::sqrt(static_cast<double>(in_.key_tokens) / 8 + 1) +
+         (pairs_ ? 2 * epsilon_of(Storage::bf16) : 0);
 }
 
 void ExpectedWeights::check_scores(const std::vector<float>& actual, ScoreStage stage) const {
@@ -81,9 +88,10 @@ void ExpectedWeights::check_scores(const std::vector<float>& actual, ScoreStage 
         const double expected = t < keys ? all[static_cast<std::size_t>(r * keys + t)] : nothing;
         const double error = weight_error(),
                      tolerance = stage == ScoreStage::weights ? error * expected + 0x1p-120 : error;
-        ASSERT_TRUE(got == expected || std::abs(got - expected) <= tolerance || (std::isnan(expected) && std::isnan(got)))
-            << "stage " << static_cast<int>(stage) << ", sequence " << b << ", row " << r << ", key " << t << ": " << got
-            << ", expected " << expected << " ± " << tolerance;
+        ASSERT_TRUE(got == expected || std::abs(got - expected) <= tolerance ||
+                    (std::isnan(expected) && std::isnan(got)))
+            << "stage " << static_cast<int>(stage) << ", sequence " << b << ", row " << r << ", key " << t << ": "
+            << got << ", expected " << expected << " ± " << tolerance;
       }
   }
 }
@@ -100,7 +108,8 @@ void ExpectedWeights::check_mass(const std::vector<float>& actual, Index heads, 
         for (Index i = std::max<Index>(0, queries - last.value_or(queries)); i < queries; ++i)
           for (Index head = 0; head < H; ++head) {
             if ((heads == G ? head / (H / G) : head) != h || t >= keys) continue;
-            expected += results_[static_cast<std::size_t>(b)].weights[static_cast<std::size_t>((i * H + head) * keys + t)];
+            expected +=
+                results_[static_cast<std::size_t>(b)].weights[static_cast<std::size_t>((i * H + head) * keys + t)];
             ++rows;
           }
         const auto got = static_cast<double>(actual[static_cast<std::size_t>((b * (keys + kRoom) + t) * heads + h)]);

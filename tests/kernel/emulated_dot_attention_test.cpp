@@ -48,7 +48,9 @@ void expect_reference(const Shape& s, const Options& options, bool own_memory) {
   const Heads<> heads(s.heads, s.kv_heads, s.head_dim, s.value_dim);
   const View<const bf16> qv(q.data(), s.queries, s.heads, s.head_dim), kv(k.data(), s.keys, s.kv_heads, s.head_dim),
       vv(v.data(), s.keys, s.kv_heads, s.value_dim);
-  const Outputs outputs(View<float>(out.data(), s.queries, s.heads, s.value_dim), View<float>(lse.data(), s.queries, s.heads, 1));
+  std::vector<float> mass(static_cast<std::size_t>(s.keys * s.heads));
+  Outputs outputs(View<float>(out.data(), s.queries, s.heads, s.value_dim), View<float>(lse.data(), s.queries, s.heads, 1));
+  outputs.mass = MassOutput(View<float>(mass.data(), s.keys, s.heads, 1));
   const Attention attend(heads);
   if (own_memory) {
     attend(qv, KvRows(kv, vv), outputs, options);
@@ -61,6 +63,7 @@ void expect_reference(const Shape& s, const Options& options, bool own_memory) {
   parameters.causal = options.causal;
   parameters.window = options.window;
   parameters.softcap = options.softcap;
+  parameters.keep_scores = true;
   const auto want = reference::attend({s.queries, s.keys, s.heads, s.kv_heads, s.head_dim, s.value_dim}, to_double(q),
                                       to_double(k), to_double(v), parameters);
   // q·scale is rounded to bf16 (2^-8 relative): a score of |q||k|/sqrt(D) moves by that much times about 1 for normal
@@ -73,6 +76,14 @@ void expect_reference(const Shape& s, const Options& options, bool own_memory) {
     else
       ASSERT_NEAR(lse[i], want.lse[i], 4 * 4 * 0x1p-8) << i;
   }
+  for (Index t = 0; t < s.keys; ++t)
+    for (Index h = 0; h < s.heads; ++h) {
+      double paid = 0;
+      for (Index i = 0; i < s.queries; ++i)
+        paid += want.weights[static_cast<std::size_t>((i * s.heads + h) * s.keys + t)];
+      // a weight moves by the errors of its score and lse, and is rounded to bf16 itself
+      ASSERT_NEAR(mass[static_cast<std::size_t>(t * s.heads + h)], paid, 3 * tolerance * paid + static_cast<double>(s.queries) * 0x1p-24) << t;
+    }
 }
 
 TEST_F(EmulatedBf16Dot, AgreesWithTheReferenceOverShapesAndMasks) {

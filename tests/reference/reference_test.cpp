@@ -156,5 +156,29 @@ TEST(Reference, LargeScoresDoNotOverflow) {
   EXPECT_NEAR(r.lse[0], 1e6 + ln2, 1e-9);
 }
 
+TEST(Reference, KeepsScoresOfEveryStageWhereAsked) {
+  // two queries over three keys, the first of which sees two; a softcap of 1 and a slope of ln 2
+  const std::vector<float> slopes{static_cast<float>(ln2)};
+  const Parameters parameters{.scale = 2.0, .softcap = 1, .alibi_slopes = slopes, .keep_scores = true};
+  const Result r = attend(one_head(2, 3), Numbers{1, 0}, Numbers{0, 0.5, 1}, Numbers{1, 2, 3}, parameters);
+  const double slope = static_cast<double>(slopes[0]), cap1 = std::tanh(1.0), cap2 = std::tanh(2.0);
+  expect_near(r.scaled, {0, 1, 2, 0, 0, 0});
+  expect_near(r.softcapped, {0, cap1, cap2, 0, 0, 0});
+  expect_near(r.scores, {-slope, cap1, -kInfinity, -2 * slope, -slope, 0});
+  const double first = std::exp(-slope), second = std::exp(cap1), far = std::exp(-2 * slope);
+  expect_near(r.weights, {first / (first + second), second / (first + second), 0, far / (far + first + 1),
+                          first / (far + first + 1), 1 / (far + first + 1)});
+  EXPECT_TRUE(attend(one_head(1, 1), Numbers{1}, Numbers{1}, Numbers{1}).weights.empty());
+}
+
+TEST(Reference, KeepsNothingOfKeysAndQueriesThatDoNotExist) {
+  const Result r = attend(one_head(2, 3), Numbers{1, kNan}, Numbers{kNan, ln3, kNan}, Numbers{1, 2, 3},
+                          {.scale = 1.0, .key_length = 2, .query_length = 1, .key_start = 1, .keep_scores = true});
+  const Numbers scores{-kInfinity, ln3, -kInfinity, -kInfinity, -kInfinity, -kInfinity};
+  expect_near(r.scaled, scores);
+  expect_near(r.scores, scores);
+  expect_near(r.weights, {0, 1, 0, 0, 0, 0});
+}
+
 }  // namespace
 }  // namespace headwise::reference

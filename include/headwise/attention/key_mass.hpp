@@ -49,7 +49,7 @@ class KeyMass {
         kernels_(kernels),
         memory_(memory),
         output_(*call.outputs.mass),
-        operand_(kernels.weights_for(call.source.format.value_storage)),  // rows that widen it take f32 either way
+        operand_(kernels.weights_for(values_met(call.source.format, kernels))),
         by_query_head_(output_.values.heads != call.groups.num_kv_heads()) {}
 
   /// Whether the items of a split may keep their weights until all are done: of few rows, or not many.
@@ -65,11 +65,7 @@ class KeyMass {
 
   /// Makes room for the sums of a call whose rows are finished by `items` and `finishes`, and clears what is set.
   void open(const std::vector<WorkItem>& items, const std::vector<Finish>& finishes) {
-    const Array& view = output_.values;
-    if (!output_.add)
-      for (Index b = 0; b < view.sequences; ++b)
-        for (Index t = 0; t < view.tokens; ++t)
-          for (Index h = 0; h < view.heads; ++h) store_element(view.row(b, t, h), Storage::f32, 0, 0.0f);
+    if (!output_.add) clear();
     find_sums(items, finishes);
     find_places(items);
   }
@@ -112,7 +108,11 @@ class KeyMass {
       if (memory_.sums_of[static_cast<std::size_t>(b)] < 0) continue;
       executor.parallel_for(view.heads, [&](Index h) {
         const std::uint64_t* const sums = sums_of(b, h);
-        for (Index t = 0; t < call_.num_keys(b); ++t) pay(b, t, h, in_weights(sums[t]));
+        for (Index first = 0; first < call_.num_keys(b); first += kTileTokens) {
+          float paid[kTileTokens];
+          for (Index t = 0; t < kTileTokens; ++t) paid[t] = in_weights(sums[first + t]);
+          pay(b, first, h, paid);
+        }
       });
     }
   }
@@ -127,6 +127,10 @@ class KeyMass {
     return sum & kNan ? std::numeric_limits<float>::quiet_NaN() : static_cast<float>(sum) * kUnit;
   }
 
+  /// The storage whose kernels meet the weights. Rows that widen it first take f32 either way.
+  static Storage values_met(const TileFormat& format, const TileKernels& kernels) {
+    return format.values_in_keys ? kernels.values_made_of(format.key_storage) : format.value_storage;
+  }
   Index head_bytes(const WorkItem& item) const {
     return WeightRecord::bytes(WeightRecord::most_tiles(item), item.rows, operand_);
   }
@@ -187,9 +191,32 @@ class KeyMass {
     return static_cast<std::uint64_t*>(memory_.sums.reserve(0)) + memory_.sums_of[static_cast<std::size_t>(sequence)] +
            head * padded_keys(sequence);
   }
-  void pay(Index sequence, Index key, Index head, float mass) const {
-    void* const to = output_.values.row(sequence, key, head);
-    store_element(to, Storage::f32, 0, load_element(to, Storage::f32, 0) + mass);
+  /// Adds to the masses of keys `first` … first + 63, as far as there are so many.
+  void pay(Index sequence, Index first, Index head, const float* paid) const {
+    const Array& view = output_.values;
+    const Index tokens = std::min(kTileTokens, call_.num_keys(sequence) - first), step = view.strides.token;
+    void* const to = view.row(sequence, first, head);
+    if (step == 1) {  // a copy: elements may be misaligned
+      float masses[kTileTokens]{};
+      std::memcpy(masses, to, static_cast<std::size_t>(4 * tokens));
+      for (Index t = 0; t < kTileTokens; ++t) masses[t] += paid[t];
+      std::memcpy(to, masses, static_cast<std::size_t>(4 * tokens));
+      return;
+    }
+    for (Index t = 0; t < tokens; ++t)
+      store_element(to, Storage::f32, t * step, load_element(to, Storage::f32, t * step) + paid[t]);
+  }
+  void clear() const {
+    const Array& view = output_.values;
+    const bool heads_adjacent = view.strides.head == 1;
+    for (Index b = 0; b < view.sequences; ++b)
+      for (Index t = 0; t < view.tokens; ++t) {
+        void* const row = view.row(b, t, 0);
+        if (heads_adjacent)
+          std::memset(row, 0, static_cast<std::size_t>(4 * view.heads));
+        else
+          for (Index h = 0; h < view.heads; ++h) store_element(row, Storage::f32, h * view.strides.head, 0.0f);
+      }
   }
 
   /// Finished rows of a KV head, whose weights become masses.
@@ -273,18 +300,23 @@ class KeyMass {
     }
 
     void pay(Index tile, Index head, const std::uint32_t* units) {
-      const Index first = tile * kTileTokens, tokens = std::min(kTileTokens, range_.keys() - first);
+      const Index first = tile * kTileTokens;
       if (!sums_apart()) {
-        for (Index t = 0; t < tokens; ++t)
-          mass_.pay(item_.sequence, first + t, head, static_cast<float>(units[t]) * kUnit);
-        return;
+        alignas(64) float paid[kTileTokens];
+        const bool few = item_.rows < 256;  // no sum reaches 2^31: half the work
+        for (Index t = 0; few && t < kTileTokens; ++t)
+          paid[t] = static_cast<float>(static_cast<std::int32_t>(units[t])) * kUnit;
+        for (Index t = 0; !few && t < kTileTokens; ++t) paid[t] = static_cast<float>(units[t]) * kUnit;
+        return mass_.pay(item_.sequence, first, head, paid);
       }
       std::uint64_t* const sums = mass_.sums_of(item_.sequence, head) + first;
       const std::lock_guard lock(lock_of(head, tile));
       for (Index t = 0; t < kTileTokens; ++t) sums[t] += units[t];
     }
     void pay_nan(Index key, Index head) {
-      if (!sums_apart()) return mass_.pay(item_.sequence, key, head, std::numeric_limits<float>::quiet_NaN());
+      if (!sums_apart())
+        return store_element(mass_.output_.values.row(item_.sequence, key, head), Storage::f32, 0,
+                             std::numeric_limits<float>::quiet_NaN());
       const std::lock_guard lock(lock_of(head, key / kTileTokens));
       mass_.sums_of(item_.sequence, head)[key] |= kNan;
     }

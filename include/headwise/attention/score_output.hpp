@@ -43,9 +43,7 @@ class ItemScores {
         item_(item),
         memory_(memory),
         range_(call, item),
-        output_(*call.outputs.scores) {
-    item_.segments = {};  // no tile but those asked for
-  }
+        output_(*call.outputs.scores) {}
 
   void write() {
     for (Index head = 0; head < item_.kv_heads; ++head) {
@@ -128,7 +126,7 @@ class ItemScores {
 
   const Problem& call_;
   const TileKernels& kernels_;
-  WorkItem item_;
+  const WorkItem& item_;
   Workspace memory_;
   RowRange range_;
   const ScoreOutput& output_;

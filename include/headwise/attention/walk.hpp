@@ -93,7 +93,7 @@ class Walk {
   const float* scores_of(Index tile) {
     tile_ = tile;
     if (!mask_.look(tile)) return nullptr;
-    write_scores(open_keys());
+    write_scores(open_keys(mask_.end_tile()));  // of this tile alone: what comes behind may be forgotten
     return memory_.scores;
   }
   std::uint64_t visible(Index row) const { return mask_.bits(row); }
@@ -119,9 +119,8 @@ class Walk {
 
   bool splits() const { return item_.partial >= 0; }
 
-  /// The tile's keys, met by the rows.
-  ScoreArgs open_keys() {
-    const Index next = stream_.asks_ahead() ? mask_.look_ahead(tile_) : mask_.next_tile(tile_ + 1);
+  /// The tile's keys, met by the rows, while those of tile `next` are asked for.
+  ScoreArgs open_keys(Index next) {
     keys_ = stream_.open(tile_, next, mask_.end_tile(), range_.keys());
     return {memory_.queries,
             widened_keys(keys_),
@@ -146,7 +145,7 @@ class Walk {
 
   /// scores → softmax → weighted sum
   void sum_tile(const SoftmaxState& state, float* output) {
-    const ScoreArgs args = open_keys();
+    const ScoreArgs args = open_keys(stream_.asks_ahead() ? mask_.look_ahead(tile_) : mask_.next_tile(tile_ + 1));
     const bool opening = std::exchange(opening_, false);
     if (opening) {
       std::fill_n(state.sum, item_.rows * kMaxLanes, 0.0f);
