@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <complex>
+#include <span>
 #include <vector>
 
 #include "headwise/nn/multi_head_attention.hpp"
@@ -14,6 +15,7 @@ namespace headwise::testing {
 struct ModuleWeights {
   nn::Matrix wq, wk, wv, wo;
   nn::Vector bq, bk, bv, bo;  // empty: none
+  nn::Vector query_norm, key_norm;
 
   explicit ModuleWeights(const nn::MultiHeadAttention& module, unsigned seed = 100) {
     const auto& o = module.options();
@@ -26,8 +28,13 @@ struct ModuleWeights {
     wq = weight(H * dk, d), wk = weight(G * dk, d), wv = weight(G * dv, d), wo = weight(d, H * dv);
     bq = bias(o.query_bias, H * dk), bk = bias(o.key_bias, G * dk), bv = bias(o.value_bias, G * dv);
     bo = bias(o.output_bias, d);
+    query_norm = bias(o.qk_norm_epsilon.has_value(), dk), key_norm = bias(o.qk_norm_epsilon.has_value(), dk);
   }
-  void give_to(nn::MultiHeadAttention& module) const { module.set_weights({wq, bq}, {wk, bk}, {wv, bv}, {wo, bo}); }
+  void give_to(nn::MultiHeadAttention& module) const {
+    module.set_weights({wq, bq}, {wk, bk}, {wv, bv}, {wo, bo});
+    const auto numbers = [](const nn::Vector& v) { return std::span(v.data(), static_cast<std::size_t>(v.size())); };
+    if (query_norm.size() > 0) module.set_qk_norm(numbers(query_norm), numbers(key_norm));
+  }
 };
 
 inline Eigen::MatrixXd project(const Eigen::MatrixXd& x, const nn::Matrix& w, const nn::Vector& b) {
@@ -45,6 +52,20 @@ inline Eigen::MatrixXd module_definition(const nn::MultiHeadAttention& module, c
   const Eigen::MatrixXd x = x_float.cast<double>(), memory = memory_float.cast<double>();
   Eigen::MatrixXd q = project(x, w.wq, w.bq), k = project(memory, w.wk, w.bk), v = project(memory, w.wv, w.bv);
   const Index Tq = q.rows(), Tk = k.rows();
+
+  if (o.qk_norm_epsilon) {
+    const auto norm = [&](Eigen::MatrixXd& m, const nn::Vector& weight) {
+      for (Index t = 0; t < m.rows(); ++t)
+        for (Index start = 0; start < m.cols(); start += dk) {
+          auto head = m.row(t).segment(start, dk);
+          const double squares = head.squaredNorm() / static_cast<double>(dk);
+          head /= std::sqrt(squares + static_cast<double>(*o.qk_norm_epsilon));
+          head.array() *= weight.transpose().cast<double>().array();
+        }
+    };
+    norm(q, w.query_norm);
+    norm(k, w.key_norm);
+  }
 
   if (o.rope && !cross) {
     const nn::Rope rope(dk, *o.rope);

@@ -35,6 +35,7 @@ TEST(MultiHeadAttentionErrors, NameTheImpossibleOption) {
   expect_error(make({.hidden_size = 60, .num_heads = 4, .rope = RopeOptions{}}), {"rotary_dim (15)", "even"});
   expect_error(make({.hidden_size = 64, .num_heads = 4, .rope = RopeOptions{.base = -1}}), {"base (-1)"});
   expect_error(make({.hidden_size = 64, .num_heads = 4, .scale = nan}), {"scale (nan)"});
+  expect_error(make({.hidden_size = 64, .num_heads = 4, .qk_norm_epsilon = 0.0f}), {"qk_norm_epsilon (0)", "above 0"});
   expect_error(make({.hidden_size = 64, .num_heads = 4, .window = -1}), {"window (-1)"});
   expect_error(make({.hidden_size = 64, .num_heads = 4, .window_right = -2}), {"window_right (-2)"});
   expect_error(make({.hidden_size = 64, .num_heads = 4, .softcap = -3.0f}), {"softcap (-3)"});
@@ -45,6 +46,19 @@ TEST(MultiHeadAttentionErrors, NameTheImpossibleOption) {
                {"head_map (6", "num_heads (4)"});
   expect_error(make({.hidden_size = 64, .num_heads = 4, .num_kv_heads = 2, .head_map = HeadMap::contiguous(4, 4)}),
                {"head_map (4", "num_kv_heads (2)"});
+}
+
+TEST(MultiHeadAttentionErrors, NameTheNormThatDoesNotFit) {
+  const std::vector<float> sixteen(16, 1.0f), eight(8, 1.0f);
+  MultiHeadAttention plain({.hidden_size = 64, .num_heads = 4});
+  expect_error([&] { plain.set_qk_norm(sixteen, sixteen); }, {"qk_norm_epsilon (unset)"});
+  MultiHeadAttention normed({.hidden_size = 64, .num_heads = 4, .qk_norm_epsilon = 1e-6f});
+  EXPECT_EQ(normed.parameters(), plain.parameters() + 2 * 16);
+  expect_error([&] { normed.set_qk_norm(eight, sixteen); }, {"weight (8", "head_dim (16)"});
+  expect_error([&] { normed.set_qk_norm(sixteen, eight); }, {"weight (8", "head_dim (16)"});
+  MultiHeadAttention borrower({.hidden_size = 64, .num_heads = 4, .qk_norm_epsilon = 1e-6f, .borrows_kv = true});
+  expect_error([&] { borrower.set_qk_norm(sixteen, sixteen); }, {"key_weight (16", "borrows_kv"});
+  EXPECT_NO_THROW(borrower.set_qk_norm(sixteen, {}));
 }
 
 TEST(MultiHeadAttentionErrors, NameTheWeightThatDoesNotFit) {

@@ -138,6 +138,8 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Case{"rope", {plain()}}, Case{"no_rope", {plain(std::nullopt)}},
         Case{"interleaved", {plain(RopeOptions{.style = RopeStyle::interleaved, .rotary_dim = 4})}},
+        Case{"sections", {plain(RopeOptions{.rotary_dim = 4, .sections = {1, 1, 0}})}},
+        Case{"norms", {with([](auto& o) { o.qk_norm_epsilon = 1e-5f; })}},
         Case{"alibi", {with([](auto& o) { o.alibi_slopes = kSlopes; })}},
         // layers that may and may not share a plan
         Case{"layers",

@@ -28,6 +28,7 @@ inline void check_same_rope(Index layer, const RopeOptions* have, Index source, 
   check(have->rotary_dim == want->rotary_dim, ".rotary_dim (", have->rotary_dim, ") must be ", want->rotary_dim,
         " as that");
   check(have->scaling == want->scaling, ".scaling (another) must be that");
+  check(*have == *want, " (of another rotary_begin or sections) must be that");
 }
 
 }  // namespace detail

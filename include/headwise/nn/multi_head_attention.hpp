@@ -14,9 +14,10 @@
 #include "headwise/nn/check_cache.hpp"
 #include "headwise/nn/linear.hpp"
 #include "headwise/nn/multi_head_attention_options.hpp"
-#include "headwise/position/rope.hpp"
 #include "headwise/nn/ragged_batch.hpp"
 #include "headwise/nn/workspace.hpp"
+#include "headwise/position/qk_norm.hpp"
+#include "headwise/position/rope.hpp"
 
 namespace headwise::nn {
 
@@ -28,7 +29,7 @@ concept KvGrouping = !requires(G& matrix) { matrix.rows(); } &&  // Eigen's fail
                      };
 
 /// A layer of attention as models have it, on Eigen matrices:
-///   q, k, v = x·Wqᵀ + bq, x·Wkᵀ + bk, x·Wvᵀ + bv;  q, k turned by RoPE;  y = attention(q, k, v)·Woᵀ + bo
+///   q, k, v = x·Wqᵀ + bq, x·Wkᵀ + bk, x·Wvᵀ + bv;  q, k normed, turned by RoPE;  y = attention(q, k, v)·Woᵀ + bo
 /// x and y are [token][hidden_size]. With a cache of B sequences, x holds the tokens of sequence 0, then those of
 /// sequence 1 …, equally many of each; they are appended to the cache (k after RoPE) and stand at the positions that
 /// follow what it holds. So a prompt, a piece of one and a single new token are the same call, and a token's y comes out
@@ -53,6 +54,7 @@ class MultiHeadAttention {
     require(!options_.borrows_kv || !options_.key_bias, "key_bias (true) must be false where borrows_kv is true");
     require(!options_.borrows_kv || !options_.value_bias, "value_bias (true) must be false where borrows_kv is true");
     if (options_.rope) rope_.emplace(*options_.head_dim, *options_.rope);
+    if (options_.qk_norm_epsilon) set_qk_norm({}, {});
   }
 
   /// The options with every unset count filled in.
@@ -60,8 +62,11 @@ class MultiHeadAttention {
   const Heads<>& heads() const { return attention_.heads(); }
   /// Whether it attends to the keys and values of another layer.
   bool borrows_kv() const { return options_.borrows_kv; }
-  /// Numbers in the weights and biases; a borrower has no key and value weights.
-  Index parameters() const { return projections_.parameters(); }
+  /// Numbers in the weights and biases, those of norms included; a borrower has no key and value weights.
+  Index parameters() const {
+    const Index norms = (query_norm_ ? 1 : 0) + (key_norm_ ? 1 : 0);
+    return projections_.parameters() + norms * heads().head_dim();
+  }
   /// Bytes of K and V that one token adds to a cache of `storage`, without the padding of its dimensions; 0 of a borrower.
   Index kv_bytes_per_token(Storage storage) const {
     return projections_.new_kv_heads() * (heads().head_dim() + heads().value_dim()) * size_of(storage);
@@ -86,6 +91,18 @@ class MultiHeadAttention {
     projections_.set_weights(std::move(query), {}, {}, std::move(output));
   }
 
+  /// Sets the weights of the norms that qk_norm_epsilon asks for, each [head_dim], or empty: 1, as they are before. A layer
+  /// that borrows keys has none of keys. Throws std::invalid_argument.
+  void set_qk_norm(std::span<const float> query_weight, std::span<const float> key_weight) {
+    require(options_.qk_norm_epsilon.has_value(),
+            "qk_norm_epsilon (unset) of the options must be given for a layer with weights of QK-norm");
+    require(!borrows_kv() || key_weight.empty(), "key_weight (", key_weight.size(),
+            " numbers) of QK-norm must be empty where borrows_kv is true: keys were normed by their producer");
+    QkNorm query(heads().head_dim(), query_weight, *options_.qk_norm_epsilon);
+    if (!borrows_kv()) key_norm_.emplace(heads().head_dim(), key_weight, *options_.qk_norm_epsilon);
+    query_norm_ = std::move(query);
+  }
+
   /// Self-attention of one sequence, all of its tokens at once, without a cache.
   template <Executor E = Serial>
   Matrix forward(const MatrixRef& x, E&& executor = Serial{}) const {
@@ -102,6 +119,7 @@ class MultiHeadAttention {
     if (x.rows() == 0) return;
     const ExecutorRef run(executor);
     const Activations a = projections_.project(x, 1, workspace, run);
+    norm(a, run);
     if (rope_) rope_->apply(a.query_and_key(), 0, run);
     attend(a, KvRows(a.key(), a.value()), detail::attention_options(options_), y, run);
   }
@@ -136,6 +154,7 @@ class MultiHeadAttention {
     if (x.rows() == 0) return;
     const ExecutorRef run(executor);
     const Activations a = projections_.project(x, cache.num_sequences(), workspace, run);
+    norm(a, run);
     for (Index b = 0; rope_ && b < a.sequences; ++b)
       rope_->apply(a.query_and_key(b * a.tokens, a.tokens), first_position(cache, layer, b, a.tokens), run);
     if (!borrows_kv()) cache.append(layer, a.key(), a.value());
@@ -171,6 +190,7 @@ class MultiHeadAttention {
     if (x.rows() == 0) return;
     const ExecutorRef run(executor);
     const Activations a = projections_.project(x, 1, workspace, run);
+    norm(a, run);
     turn(a, cache, batch, layer, workspace, run);
     if (!borrows_kv()) cache.append_ragged(layer, batch.sequences(), batch.offsets(), a.key(), a.value());
     try {
@@ -199,6 +219,7 @@ class MultiHeadAttention {
     Workspace workspace;
     const ExecutorRef run(executor);
     const Activations a = projections_.project_memory(memory, cache.num_sequences(), workspace, run);
+    if (key_norm_) key_norm_->apply(a.key(), run);
     cache.append(layer, a.key(), a.value());
   }
 
@@ -220,6 +241,7 @@ class MultiHeadAttention {
     if (x.rows() == 0) return;
     const ExecutorRef run(executor);
     const Activations a = projections_.project_queries(x, cache.num_sequences(), workspace, run);
+    if (query_norm_) query_norm_->apply(a.query(), run);
     headwise::Options options;
     options.scale = options_.scale;
     options.softcap = options_.softcap;
@@ -244,6 +266,12 @@ class MultiHeadAttention {
     return cache.num_tokens(layer, sequence) - (borrows_kv() ? tokens : 0);
   }
 
+  // Queries and keys are normed and turned where the projections left them, not as they are gathered and appended: they
+  // are in cache here, and cos and sin, on all threads, serve both.
+  void norm(const Activations& a, ExecutorRef run) const {
+    if (query_norm_) query_norm_->apply(a.query(), run);
+    if (key_norm_) key_norm_->apply(a.key(), run);
+  }
   /// Queries and keys of a ragged batch, by RoPE.
   void turn(const Activations& a, const AnyPagedCache& cache, const RaggedBatch& batch, Index layer,
             Workspace& workspace, ExecutorRef run) const {
@@ -251,7 +279,7 @@ class MultiHeadAttention {
     const auto first = [&](Index b) {
       return cache.num_tokens(layer, batch.sequence(b)) - (borrows_kv() ? batch.num_tokens(b) : 0);
     };
-    if (std::holds_alternative<DynamicNtkScaling>(options_.rope->scaling)) {  // asks for each sequence's length
+    if (rope_->depends_on_length()) {  // of each sequence
       for (Index b = 0; b < batch.num_sequences(); ++b)
         rope_->apply(a.query_and_key(batch.offset(b), batch.num_tokens(b)), first(b), run);
       return;
@@ -259,7 +287,8 @@ class MultiHeadAttention {
     std::vector<Index>& positions = workspace.positions_;
     positions.clear();
     for (Index b = 0; b < batch.num_sequences(); ++b)
-      for (Index t = 0; t < batch.num_tokens(b); ++t) positions.push_back(first(b) + t);
+      for (Index t = 0; t < batch.num_tokens(b); ++t)
+        positions.insert(positions.end(), static_cast<std::size_t>(rope_->num_axes()), first(b) + t);
     rope_->apply(a.query_and_key(), positions, run);
   }
 
@@ -277,6 +306,7 @@ class MultiHeadAttention {
   Attention<Heads<>> attention_;
   detail::AttentionProjections projections_;
   std::optional<Rope> rope_;
+  std::optional<QkNorm> query_norm_, key_norm_;
 };
 
 }  // namespace headwise::nn

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cmath>
 #include <memory>
 #include <optional>
 #include <span>
@@ -20,9 +21,12 @@ namespace headwise::nn {
 using headwise::DynamicNtkScaling;
 using headwise::LinearScaling;
 using headwise::Llama3Scaling;
+using headwise::LongRopeScaling;
+using headwise::ProportionalScaling;
 using headwise::Rope;  // NOLINT: nn::RopeOptions beside nn::MultiHeadAttention
 using headwise::RopeOptions;
 using headwise::RopeScaling;
+using headwise::RopeSectionOrder;
 using headwise::RopeStyle;
 using headwise::YarnScaling;
 
@@ -40,6 +44,9 @@ struct MultiHeadAttentionOptions {
   bool query_bias = false, key_bias = false, value_bias = false, output_bias = false;
   /// Unset: no rotary positions.
   std::optional<RopeOptions> rope{};
+  /// QK-norm (headwise::QkNorm) of queries and keys before RoPE, with this epsilon and the weights of set_qk_norm. Unset:
+  /// none.
+  std::optional<float> qk_norm_epsilon{};
 
   // The rest as in headwise::Options, for self-attention; cross-attention takes scale and softcap alone.
   std::optional<float> scale{};
@@ -85,6 +92,9 @@ inline MultiHeadAttentionOptions resolve(MultiHeadAttentionOptions options) {
   } else {
     options.head_map = HeadMap::contiguous(heads.num_heads(), heads.num_kv_heads());
   }
+  if (options.qk_norm_epsilon)
+    require(std::isfinite(*options.qk_norm_epsilon) && *options.qk_norm_epsilon > 0, "qk_norm_epsilon (",
+            *options.qk_norm_epsilon, ") must be finite and above 0");
   if (options.rope) options.rope = Rope(heads.head_dim(), *options.rope).options();
   return options;
 }

@@ -74,10 +74,10 @@ class QkNorm {
   /// Each square is exact, so that it makes no difference whether compilers fuse it into the sum.
   double sum_of_squares(const float* x) const {
     double sums[kChunk] = {};
-    Index d = 0;
-    for (; d + kChunk <= head_dim_; d += kChunk)
+    const Index whole = head_dim_ / kChunk * kChunk;
+    for (Index d = 0; d < whole; d += kChunk)
       for (Index j = 0; j < kChunk; ++j) sums[j] += static_cast<double>(x[d + j]) * static_cast<double>(x[d + j]);
-    for (; d < head_dim_; ++d) sums[d % kChunk] += static_cast<double>(x[d]) * static_cast<double>(x[d]);
+    for (Index d = whole; d < head_dim_; ++d) sums[d - whole] += static_cast<double>(x[d]) * static_cast<double>(x[d]);
     for (Index n = kChunk / 2; n > 0; n /= 2)
       for (Index j = 0; j < n; ++j) sums[j] += sums[j + n];
     return sums[0];
@@ -87,13 +87,13 @@ class QkNorm {
     const auto scaled = [&](Index d) {
       return static_cast<float>(static_cast<double>(x[d]) * factor * static_cast<double>(weight_at(d)));
     };
-    Index d = 0;
-    for (; d + kChunk <= head_dim_; d += kChunk) {
+    const Index whole = head_dim_ / kChunk * kChunk;
+    for (Index d = 0; d < whole; d += kChunk) {
       float out[kChunk];
       for (Index j = 0; j < kChunk; ++j) out[j] = scaled(d + j);
       std::memcpy(x + d, out, sizeof out);
     }
-    for (; d < head_dim_; ++d) x[d] = scaled(d);
+    for (Index d = whole; d < head_dim_; ++d) x[d] = scaled(d);
   }
 
   Index head_dim_;

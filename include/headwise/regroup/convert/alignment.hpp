@@ -38,10 +38,12 @@ inline Freedom key_freedom(Index head_dim, const std::optional<RopeOptions>& opt
   if (!options) return {};
   const Rope rope(head_dim, *options);
   const Index pairs = rope.rotary_dim() / 2;
+  require(options->rotary_begin == 0, "rotary_begin (", options->rotary_begin,
+          ") of the RoPE of keys that are aligned must be 0");
   Freedom freedom{{}, rope.rotary_dim()};
   for (Index i = 0; i < pairs; ++i)
     freedom.planes.push_back(options->style == RopeStyle::interleaved ? std::pair{2 * i, 2 * i + 1}
-                                                                          : std::pair{i, i + pairs});
+                                                                      : std::pair{i, i + pairs});
   return freedom;
 }
 
