@@ -44,7 +44,8 @@ void expect_reference(const Shape& s, const Options& options, bool own_memory) {
   };
   const auto q = fill(s.queries * s.heads * s.head_dim), k = fill(s.keys * s.kv_heads * s.head_dim),
              v = fill(s.keys * s.kv_heads * s.value_dim);
-  std::vector<float> out(static_cast<std::size_t>(s.queries * s.heads * s.value_dim)), lse(static_cast<std::size_t>(s.queries * s.heads));
+  std::vector<float> out(static_cast<std::size_t>(s.queries * s.heads * s.value_dim)),
+      lse(static_cast<std::size_t>(s.queries * s.heads));
   const Heads<> heads(s.heads, s.kv_heads, s.head_dim, s.value_dim);
   const View<const bf16> qv(q.data(), s.queries, s.heads, s.head_dim), kv(k.data(), s.keys, s.kv_heads, s.head_dim),
       vv(v.data(), s.keys, s.kv_heads, s.value_dim);
@@ -87,9 +88,10 @@ void expect_reference(const Shape& s, const Options& options, bool own_memory) {
 }
 
 TEST_F(EmulatedBf16Dot, AgreesWithTheReferenceOverShapesAndMasks) {
-  const Shape shapes[] = {{4, 4, 64, 64, 1, 1},    {8, 2, 128, 128, 1, 300}, {9, 3, 64, 64, 5, 129}, {6, 2, 80, 80, 33, 100},
-                          {5, 5, 46, 46, 7, 70},   {8, 1, 32, 48, 50, 1100}, {8, 2, 13, 7, 3, 65},   {71, 1, 64, 64, 1, 100},
-                          {4, 2, 16, 16, 5, 2},    {2, 1, 576, 512, 2, 64},  {13, 1, 8, 16, 2, 200}};
+  const Shape shapes[] = {{4, 4, 64, 64, 1, 1},    {8, 2, 128, 128, 1, 300}, {9, 3, 64, 64, 5, 129},
+                          {6, 2, 80, 80, 33, 100}, {5, 5, 46, 46, 7, 70},    {8, 1, 32, 48, 50, 1100},
+                          {8, 2, 13, 7, 3, 65},    {71, 1, 64, 64, 1, 100},  {4, 2, 16, 16, 5, 2},
+                          {2, 1, 576, 512, 2, 64}, {13, 1, 8, 16, 2, 200}};
   for (const Shape& shape : shapes)
     for (const bool own_memory : {false, true}) {
       expect_reference(shape, {}, own_memory);
@@ -98,11 +100,40 @@ TEST_F(EmulatedBf16Dot, AgreesWithTheReferenceOverShapesAndMasks) {
     }
 }
 
+TEST_F(EmulatedBf16Dot, ValuesInKeysGiveTheBitsOfValuesBesideThem) {
+  for (const Shape& s : {Shape{16, 1, 576, 512, 1, 100}, Shape{3, 1, 40, 24, 1, 70}, Shape{6, 2, 72, 50, 40, 150}}) {
+    std::mt19937 random(11);
+    std::normal_distribution<float> normal;
+    std::vector<float> q(static_cast<std::size_t>(s.queries * s.heads * s.head_dim)),
+        k(static_cast<std::size_t>(s.keys * s.kv_heads * s.head_dim));
+    for (auto* x : {&q, &k})
+      for (float& e : *x) e = normal(random);
+    const View<const float> kv(k.data(), s.keys, s.kv_heads, s.head_dim),
+        vv(k.data(), 1, s.keys, s.kv_heads, s.value_dim, kv.strides());
+    std::vector<float> outs[2];
+    for (const bool in_keys : {false, true}) {
+      const LayerShape shape{
+          .num_kv_heads = s.kv_heads, .head_dim = s.head_dim, .value_dim = s.value_dim, .values_in_keys = in_keys};
+      KvCache<bf16> cache(std::span(&shape, 1), s.keys);
+      if (in_keys)
+        cache.append(kv);
+      else
+        cache.append(kv, vv);
+      outs[in_keys].resize(static_cast<std::size_t>(s.queries * s.heads * s.value_dim));
+      Attention<>(Heads<>(s.heads, s.kv_heads, s.head_dim, s.value_dim))(
+          View<const float>(q.data(), s.queries, s.heads, s.head_dim), cache,
+          View<float>(outs[in_keys].data(), s.queries, s.heads, s.value_dim));
+    }
+    EXPECT_EQ(outs[1], outs[0]) << s.head_dim;
+  }
+}
+
 TEST_F(EmulatedBf16Dot, APromptInChunksGivesTheSameBitsAsAtOnce) {
   const Index tokens = 150, heads = 6, dim = 40;
   std::mt19937 random(9);
   std::normal_distribution<float> normal;
-  std::vector<float> q(static_cast<std::size_t>(tokens * heads * dim)), k(static_cast<std::size_t>(tokens * 2 * dim)), v(k.size());
+  std::vector<float> q(static_cast<std::size_t>(tokens * heads * dim)), k(static_cast<std::size_t>(tokens * 2 * dim)),
+      v(k.size());
   for (auto* x : {&q, &k, &v})
     for (float& e : *x) e = normal(random);
   const Attention attend(Heads<>(heads, 2, dim));
@@ -112,7 +143,8 @@ TEST_F(EmulatedBf16Dot, APromptInChunksGivesTheSameBitsAsAtOnce) {
     std::vector<float> out(q.size());
     for (Index t = 0; t < tokens; t += chunk) {
       const Index n = std::min(chunk, tokens - t);
-      cache.append(View<const float>(k.data() + t * 2 * dim, n, 2, dim), View<const float>(v.data() + t * 2 * dim, n, 2, dim));
+      cache.append(View<const float>(k.data() + t * 2 * dim, n, 2, dim),
+                   View<const float>(v.data() + t * 2 * dim, n, 2, dim));
       attend(View<const float>(q.data() + t * heads * dim, n, heads, dim), cache,
              View<float>(out.data() + t * heads * dim, n, heads, dim));
     }

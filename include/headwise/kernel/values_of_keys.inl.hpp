@@ -41,30 +41,34 @@ inline void values_of_f32_keys(const void* keys, Index head_dim, Index value_dim
 }
 
 #if defined(HEADWISE_BF16_DOT)
-typedef std::uint16_t Halves32 __attribute__((vector_size(64)));
-typedef std::uint64_t Longs8 __attribute__((vector_size(64)));
+typedef std::uint16_t PairHalves __attribute__((vector_size(4 * kLanes)));
+typedef std::uint64_t PairLongs __attribute__((vector_size(4 * kLanes)));
 
 /// {a, b}{c, d} → {a, c}{b, d}: of two tokens, pairs of dims to pairs of tokens.
 struct PairsOfTokens {
-  static HEADWISE_INLINE Longs8 of(Longs8 v) { return (Longs8)swap_middle((Halves32)v, Units<Halves32>{}); }
+  static HEADWISE_INLINE PairLongs of(PairLongs v) {
+    return (PairLongs)swap_middle((PairHalves)v, Units<PairHalves>{});
+  }
 
  private:
   template <std::size_t... I>
-  static HEADWISE_INLINE Halves32 swap_middle(Halves32 v, std::index_sequence<I...>) {
+  static HEADWISE_INLINE PairHalves swap_middle(PairHalves v, std::index_sequence<I...>) {
     return __builtin_shufflevector(v, v, (I / 4 * 4 + I % 2 * 2 + I / 2 % 2)...);
   }
 };
 
-/// bf16: per block [pair of dims][16 tokens]{pair} → panels [pair of tokens][dim]{pair}, 16 dims of 16 tokens at a time.
+/// bf16: per block [pair of dims][16 tokens]{pair} → panels [pair of tokens][dim]{pair}, kLanes dims of as many tokens at a
+/// time.
 inline void values_of_bf16_keys(const void* keys, Index head_dim, Index value_dim, void* values) {
-  constexpr Index kRow = kBlockTokens * 4, kDims = 16;
+  constexpr Index kRow = kBlockTokens * 4;
   const Index pairs = padded_head_dim(head_dim) / 2;
-  for (Index d = 0; d < padded_value_dim(value_dim); d += kDims) {
+  for (Index d = 0; d < padded_value_dim(value_dim); d += kLanes) {
     const Index width = panel_dims(value_dim, d) * 4;
     char* const panel = static_cast<char*>(values) + d / kPanelDims * kPanelDims * kTileTokens * 2 + d % kPanelDims * 4;
-    for (Index t = 0; t < kTileTokens; t += kBlockTokens)
-      transpose_rows<PairsOfTokens, Longs8>(static_cast<const char*>(keys) + (t / kBlockTokens * pairs + d / 2) * kRow,
-                                            kRow, pairs - d / 2, panel + t / 2 * width, width);
+    for (Index t = 0; t < kTileTokens; t += kLanes)
+      transpose_rows<PairsOfTokens, PairLongs>(
+          static_cast<const char*>(keys) + (t / kBlockTokens * pairs + d / 2) * kRow + t % kBlockTokens * 4, kRow,
+          pairs - d / 2, panel + t / 2 * width, width);
   }
 }
 #endif
