@@ -32,9 +32,11 @@
 #include "headwise/cache/tile_source.hpp"
 
 // how scores are made and what a query sees
+#include "headwise/score/alibi.hpp"
 #include "headwise/score/interval.hpp"
 #include "headwise/score/options.hpp"
 #include "headwise/score/relative_bias.hpp"
+#include "headwise/score/score_function.hpp"
 
 // which instructions run, on which threads
 #include "headwise/kernel/dispatch.hpp"

@@ -78,6 +78,13 @@ TEST_P(SharedPrefix, GivesTheSameBitsWithEveryOption) {
         Options{.window = 4000}, Options{.window = 3077}, Options{.window = 900},
         Options{.window = 100, .num_sink_tokens = 4}, Options{.window = 100, .num_sink_tokens = 2050},
         Options{.causal = false}, Options{.causal = false, .key_lengths = lengths}, Options{.key_lengths = lengths},
+        Options{.temperature = Temperature{50, 0.3f}}, Options{.sink_logits = kSlopes},
+        Options{.softcap = 2.0f,
+        .score_function =
+                    [](float score, Index b, Index head, Index query, Index key) {
+                      return score + 0.01f * static_cast<float>(3 * b - head) -
+                             0.001f * static_cast<float>(query - key);
+                    }},
         Options{.head_map = &cyclic}, Options{.group_boundaries = boundaries}}) {
     const Results apart = attend_over(source, batch.queries, ragged(batch, options, false));
     EXPECT_EQ(attend_over(source, batch.queries, ragged(batch, options, true)), apart);

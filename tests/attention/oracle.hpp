@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "headwise/reference.hpp"
@@ -17,7 +19,9 @@
 //   scores    a sum of D products of random sign: partial sums are of the size |q|·|k|·√(d)/D, so D independent roundings
 //             of them add up to about u·|q|·|k|, times the scale. Where q enters as bf16, its rounding adds at most
 //             ε(bf16)·Σ|q·k| ≤ ε(bf16)·|q|·|k|.
-//             Softcap adds 2^-21 of its limit (its tanh), ALiBi and a relative bias a few u of their largest terms.
+//             Softcap adds 2^-21 of its limit (its tanh), ALiBi and a relative bias a few u of their largest terms, a
+//             temperature two roundings of its own, the same for all scores of a row. A function of the user's makes
+//             all of it `slope` times as large and rounds in sizes of its terms. A sink logit is rounded as scores are.
 //   weights   an error δ of the scores changes p by the factor e^δ: the output moves by at most 2δ·Σ p|v|.
 //             exp2 has a few u. Where p enters as bf16, ε(bf16) once in the sum and once in the weights.
 //   sums      of p over n keys in 8 or more lanes: √(n/8) roundings of growing sums; of p·v, of random sign, less.
@@ -33,6 +37,12 @@ inline reference::Parameters parameters_of(const Options& options) {
   parameters.window = options.window;
   parameters.num_sink_tokens = options.num_sink_tokens;
   parameters.window_right = options.window_right;
+  parameters.chunk_size = options.chunk_size;
+  if (options.temperature)  // as the model's authors write it: attn_scale and floor_scale
+    parameters.temperature = [t = *options.temperature](Index position) {
+      const double steps = std::floor(static_cast<double>(position + 1) / static_cast<double>(t.floor_scale));
+      return position < 0 ? 1.0 : 1.0 + static_cast<double>(t.strength) * std::log(1.0 + steps);
+    };
   parameters.softcap = static_cast<double>(options.softcap);
   parameters.alibi_slopes = options.alibi_slopes;
   if (options.relative_bias)
@@ -42,11 +52,21 @@ inline reference::Parameters parameters_of(const Options& options) {
   return parameters;
 }
 
+/// What Options::score_function is to compute, written down a second time in double.
+struct ExactFunction {
+  std::function<double(double score, Index sequence, Index head, Index query, Index key)> value{};
+  double slope = 1;  // no change of a score changes the result by more than so many times as much
+  double size = 0;   // the largest term or result
+};
+
 class Expected {
  public:
-  Expected(const Inputs& in, const Options& options = {}, const HeadMap* map = nullptr)
-      : options_(options), shape_{in.query_tokens,         in.key_tokens,       in.heads.num_heads(),
-                                  in.heads.num_kv_heads(), in.heads.head_dim(), in.heads.value_dim()} {
+  Expected(const Inputs& in, const Options& options = {}, const HeadMap* map = nullptr, ExactFunction function = {})
+      : options_(options),
+        function_(std::move(function)),
+        sink_logits_(options.sink_logits.begin(), options.sink_logits.end()),
+        shape_{in.query_tokens,         in.key_tokens,       in.heads.num_heads(),
+               in.heads.num_kv_heads(), in.heads.head_dim(), in.heads.value_dim()} {
     const HeadMap* used = options.head_map ? options.head_map : map;
     for (Index b = 0; b < in.sequences; ++b) add_sequence(in, b, kv_heads_of(b, used));
   }
@@ -73,7 +93,7 @@ class Expected {
   struct Row {
     double lse;
     double score_size;  // |q|·|k|·scale of the longest
-    double added_size;  // the largest term of ALiBi and of the relative bias
+    double added_size;  // the largest term of ALiBi and of the relative bias, and the sink logit
   };
 
   static constexpr double kRoundoff = 0x1p-24, kSafety = 4;
@@ -105,7 +125,15 @@ class Expected {
     const std::vector<double> q = slice(in.q, Tq * H * D), k = slice(in.k, Tk * G * D), v = slice(in.v, Tk * G * DV);
     reference::Parameters parameters = parameters_of(options_);
     parameters.kv_head_of = kv_head_of;
+    parameters.sink_logits = sink_logits_;
+    if (function_.value)
+      parameters.transform = [this, b](double score, Index head, Index p, Index t) {
+        return function_.value(score, b, head, p, t);
+      };
     if (!options_.key_lengths.empty()) parameters.key_length = options_.key_lengths[static_cast<std::size_t>(b)];
+    if (!options_.key_starts.empty()) parameters.key_start = options_.key_starts[static_cast<std::size_t>(b)];
+    if (!options_.prefix_lengths.empty())
+      parameters.prefix_length = options_.prefix_lengths[static_cast<std::size_t>(b)];
     if (!options_.query_lengths.empty()) parameters.query_length = options_.query_lengths[static_cast<std::size_t>(b)];
 
     // |v| beside v: its weighted sum is the size that errors are relative to
@@ -118,7 +146,8 @@ class Expected {
         }
     const reference::Result result = reference::attend({Tq, Tk, H, G, D, 2 * DV}, q, k, both, parameters);
 
-    const double scale = std::abs(parameters.scale.value_or(1 / std::sqrt(static_cast<double>(D))));
+    double scale = std::abs(parameters.scale.value_or(1 / std::sqrt(static_cast<double>(D))));
+    if (parameters.temperature) scale *= std::max(1.0, std::abs(parameters.temperature(Tk)));
     const double largest_key = largest_norm(k, D), largest_query = largest_norm(q, D);
     for (Index i = 0; i < Tq; ++i)
       for (Index h = 0; h < H; ++h) {
@@ -130,8 +159,9 @@ class Expected {
                                  ? 0
                                  : std::abs(static_cast<double>(options_.alibi_slopes[static_cast<std::size_t>(h)]));
         const double furthest = static_cast<double>(std::max(Tq, Tk));
-        rows_.push_back(
-            {result.lse[r], scale * largest_query * largest_key, slope * furthest + largest_bias(h, Tq, Tk)});
+        const double sink = sink_logits_.empty() ? 0 : std::abs(sink_logits_[static_cast<std::size_t>(h)]);
+        rows_.push_back({result.lse[r], scale * largest_query * largest_key,
+                         slope * furthest + largest_bias(h, Tq, Tk) + (std::isinf(sink) ? 0 : sink)});
       }
   }
 
@@ -160,7 +190,9 @@ class Expected {
   double score_error(const Row& row, const Route& route) const {
     double error = row.score_size * kSafety * kRoundoff;
     if (rounds_rows(route)) error += row.score_size * epsilon_of(Storage::bf16);
-    return error + static_cast<double>(options_.softcap) * 0x1p-21 + row.added_size * 4 * kRoundoff;
+    if (options_.temperature) error += row.score_size * 2 * kRoundoff;
+    error += static_cast<double>(options_.softcap) * 0x1p-21 + row.added_size * 4 * kRoundoff;
+    return function_.value ? function_.slope * error + function_.size * 8 * kRoundoff : error;
   }
 
   double output_tolerance(const Row& row, std::size_t i, const Route& route) const {
@@ -209,6 +241,8 @@ class Expected {
   }
 
   Options options_;
+  ExactFunction function_;
+  std::vector<double> sink_logits_;
   reference::Shape shape_;
   std::vector<double> output_, spread_;  // Σ p·v and Σ p·|v| [sequence][token][head][value_dim]
   std::vector<Row> rows_;                // [sequence][token][head]
@@ -216,8 +250,8 @@ class Expected {
 
 /// Runs the library and checks it against the definition.
 inline void expect_defined(const Inputs& in, const Route& route, const Options& options = {},
-                           const HeadMap* map = nullptr, std::string_view what = {}) {
-  Expected(in, options, map).check(run(in, route, options, Serial{}, map), route, what);
+                           const HeadMap* map = nullptr, std::string_view what = {}, ExactFunction function = {}) {
+  Expected(in, options, map, std::move(function)).check(run(in, route, options, Serial{}, map), route, what);
 }
 
 }  // namespace headwise::testing

@@ -195,7 +195,10 @@ TEST_P(TileKernelsTest, SoftcapIsTanhWithinItsStatedError) {
     in[2] = kNan;
     in[3] = -1e30f;
     std::copy(in.begin(), in.end(), scores);
-    kernels->softcap(scores, 128, 1 / cap, cap);
+    ScoreTransform softcap{};
+    softcap.inverse_cap = 1 / cap;
+    softcap.cap = cap;
+    kernels->transform(softcap, scores, 0, 2, 0, 64);
     EXPECT_EQ(scores[0], -cap);
     EXPECT_EQ(scores[1], cap);
     EXPECT_TRUE(std::isnan(scores[2]));
@@ -206,10 +209,80 @@ TEST_P(TileKernelsTest, SoftcapIsTanhWithinItsStatedError) {
 
 TEST_P(TileKernelsTest, AlibiSubtractsSlopeTimesDistance) {
   alignas(64) float scores[64];
-  for (const float first : {-70.0f, -20.0f, 0.0f, 5.0f}) {
+  for (const Index first : {-70, -20, 0, 5}) {
     std::fill_n(scores, 64, 2.0f);
-    kernels->alibi(scores, 0.25f, first);
-    for (int j = 0; j < 64; ++j) EXPECT_EQ(scores[j], 2.0f - 0.25f * std::abs(first + static_cast<float>(j)));
+    ScoreRowInfo row{};
+    row.position = 1000;
+    row.slope = 0.25f;
+    ScoreTransform alibi{};
+    alibi.rows = &row;
+    alibi.alibi = true;
+    alibi.first = 1000 + first;
+    kernels->transform(alibi, scores, 0, 1, 0, 64);
+    for (int j = 0; j < 64; ++j) EXPECT_EQ(scores[j], 2.0f - 0.25f * std::abs(static_cast<float>(first + j)));
+  }
+}
+
+TEST_P(TileKernelsTest, ABiasIsTheOneOfEachDistanceUpToItsEnds) {
+  alignas(64) float scores[64];
+  std::vector<float> bias;  // of distances −10 … 10 + 63
+  for (int d = -10; d <= 73; ++d) bias.push_back(static_cast<float>(d * d));
+  ScoreRowInfo row{};
+  row.position = 500;
+  row.bias = bias.data() + 10;
+  ScoreTransform how{};
+  how.rows = &row;
+  how.bias = true;
+  how.bias_begin = -10;
+  how.bias_end = 10;
+  how.bias_factor = 0.5f;
+  for (const Index distance : {-200, -10, 0, 3, 10, 11, 100}) {
+    std::fill_n(scores, 64, 2.0f);
+    how.first = 500 + distance;
+    kernels->transform(how, scores, 0, 1, 0, 64);
+    for (Index j = 0; j < 64; ++j) {
+      const Index d = std::clamp<Index>(distance, -10, 10) + j;
+      EXPECT_EQ(scores[j], 2.0f + 0.5f * static_cast<float>(d * d)) << distance << " " << j;
+    }
+  }
+}
+
+TEST_P(TileKernelsTest, ATransformGivesTheSameBitsInAnyBlocksAndTouchesNoOthers) {
+  constexpr Index kRows = 5;
+  std::mt19937 generator(8);
+  std::normal_distribution<float> normal;
+  std::vector<float> in(kRows * 64), bias(200);
+  for (float& x : in) x = normal(generator);
+  for (float& x : bias) x = normal(generator);
+  ScoreRowInfo rows[kRows]{};
+  for (Index r = 0; r < kRows; ++r)
+    rows[r] = {0, r, 20'000'003 + r, 0.01f * static_cast<float>(r + 1), bias.data() + 100};
+  // far enough for distances that f32 does not hold
+  const ScoreTransform how{kernels->transform, rows, 0.5f, 2.0f, true, true, -100, 36, 1.0f, 64};
+  std::vector<float> whole = in;
+  kernels->transform(how, whole.data(), 0, kRows, 0, 64);
+  std::vector<float> cut = in;
+  const Index width = std::max(16, kernels->lanes);
+  for (Index t = 0; t < 64; t += width)
+    for (Index r = 0; r < kRows; r += 2) {
+      const std::vector<float> before = cut;
+      const Index count = std::min<Index>(2, kRows - r);
+      kernels->transform(how, cut.data(), r, count, t, width);
+      for (Index i = 0; i < kRows * 64; ++i)
+        if (i / 64 < r || i / 64 >= r + count || i % 64 < t || i % 64 >= t + width)
+          ASSERT_EQ(cut[static_cast<std::size_t>(i)], before[static_cast<std::size_t>(i)]);
+    }
+  EXPECT_EQ(cut, whole);
+  EXPECT_NE(cut, in);
+}
+
+TEST_P(TileKernelsTest, ScaledScoresTellOfHiddenOnes) {
+  alignas(64) float scores[128];
+  for (const Index hidden : {-1, 0, 77, 127}) {
+    for (int i = 0; i < 128; ++i) scores[i] = static_cast<float>(i);
+    if (hidden >= 0) scores[hidden] = -kInf;
+    EXPECT_EQ(kernels->scale_scores(scores, 128, 1.5f), hidden >= 0);
+    for (Index i = 0; i < 128; ++i) EXPECT_EQ(scores[i], i == hidden ? -kInf : 1.5f * static_cast<float>(i));
   }
 }
 

@@ -51,5 +51,29 @@ TEST(Options, ARelativeBiasIsOfAllQueryHeads) {
   expect_error([&] { check({.relative_bias = &few}); }, {"relative_bias (of 3 heads)", "num_heads (4)"});
 }
 
+TEST(Options, SinkLogitsAreOnePerQueryHeadAndNoneIsMinusInfinity) {
+  const std::vector<float> good{1, 0, -kInfinity, -80.5f}, few{1, 2, 3}, high{1, kInfinity, 0, 0}, bad{1, 2, kNan, 4};
+  EXPECT_NO_THROW(check({.sink_logits = good}));
+  expect_error([&] { check({.sink_logits = few}); }, {"sink_logits (3 logits)", "per query head (4)"});
+  expect_error([&] { check({.sink_logits = high}); }, {"sink_logits[1] (inf)", "finite"});
+  expect_error([&] { check({.sink_logits = bad}); }, {"sink_logits[2] (nan)", "finite"});
+}
+
+TEST(Options, ATemperatureHasAFiniteStrengthAndStepsOfAToken) {
+  EXPECT_NO_THROW(check({.temperature = Temperature{1, -3.0f}}));
+  expect_error([] { check({.temperature = Temperature{0, 0.1f}}); }, {"floor_scale (0)", "at least 1"});
+  expect_error([] { check({.temperature = Temperature{8, kNan}}); }, {"strength (nan)", "finite"});
+  expect_error([] { check({.temperature = Temperature{8, kInfinity}}); }, {"strength (inf)", "finite"});
+}
+
+TEST(Options, ATemperatureGrowsByTheLogarithmOfWholeSteps) {
+  const Temperature temperature{4, 0.5f};
+  EXPECT_EQ(temperature.at(-5), 1.0f);
+  EXPECT_EQ(temperature.at(0), 1.0f);
+  EXPECT_EQ(temperature.at(2), 1.0f);
+  for (const Index position : {3, 4, 6}) EXPECT_FLOAT_EQ(temperature.at(position), 1.0f + 0.5f * std::log(2.0f));
+  EXPECT_FLOAT_EQ(temperature.at(7), 1.0f + 0.5f * std::log(3.0f));
+}
+
 }  // namespace
 }  // namespace headwise

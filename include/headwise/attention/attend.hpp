@@ -21,9 +21,12 @@ void attend(const Problem& call, const ExecutorRef& executor);
 
 #if !defined(HEADWISE_DECLARE_ONLY)
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 
+#include "headwise/attention/key_mass.hpp"
+#include "headwise/attention/score_output.hpp"
 #include "headwise/attention/walk.hpp"
 
 namespace headwise::detail {
@@ -42,16 +45,20 @@ void for_each_item(const std::vector<Item>& items, const ExecutorRef& executor, 
   });
 }
 
-/// Query tokens beyond a sequence's query_length: output 0, lse −inf.
+/// Query tokens beyond a sequence's query_length: output 0, lse −inf, scores −inf, weights 0.
 inline void clear_unused_queries(const Problem& call) {
   if (call.options->query_lengths.empty()) return;
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
   const Array &out = call.outputs.values, &lse = call.outputs.lse;
   for (Index b = 0; b < out.sequences; ++b)
     for (Index t = call.num_queries(b); t < out.tokens; ++t)
       for (Index h = 0; h < out.heads; ++h) {
         for (Index d = 0; d < out.dim; ++d) store_element(out.row(b, t, h), out.storage, d * out.strides.dim, 0.0f);
-        if (call.outputs.has_lse)
-          store_element(lse.row(b, t, h), Storage::f32, 0, -std::numeric_limits<float>::infinity());
+        if (call.outputs.has_lse) store_element(lse.row(b, t, h), Storage::f32, 0, kNone);
+        if (const auto& scores = call.outputs.scores)
+          for (Index key = 0; key < scores->values.dim; ++key)
+            store_element(scores->values.row(b, t, h), Storage::f32, key * scores->values.strides.dim,
+                          scores->stage == ScoreStage::weights ? 0.0f : kNone);
       }
 }
 
@@ -60,6 +67,10 @@ inline void clear_unused_queries(const Problem& call) {
 struct CallMemory {
   Plan plan;
   Buffer partials;
+  // where scores or masses are asked for
+  std::vector<WorkItem> row_tiles;
+  Buffer lse;
+  MassMemory mass;
 };
 
 /// This thread's CallMemory, or one of its own where that is in use: an executor may run another call on a thread that
@@ -79,6 +90,7 @@ class CallMemoryLease {
   CallMemoryLease& operator=(const CallMemoryLease&) = delete;
 
   CallMemory* operator->() { return own_ ? own_.get() : &slot_.memory; }
+  CallMemory& operator*() { return *operator->(); }
 
  private:
   struct Slot {
@@ -98,6 +110,11 @@ inline Buffer& item_memory() {
   thread_local Buffer buffer;
   return buffer;
 }
+/// The same for the weights that it keeps.
+inline Buffer& record_memory() {
+  thread_local Buffer buffer;
+  return buffer;
+}
 
 /// Merges what several work items have left of one KV head's rows, and finishes them.
 inline void finish_split(const Problem& call, const TileKernels& kernels, const Finish& finish, Index head,
@@ -113,12 +130,22 @@ inline void finish_split(const Problem& call, const TileKernels& kernels, const 
   finish_rows(call, kernels, item, item.kv_head + head, merge.fold(), dense_row);
 }
 
-inline void run_plan(const Problem& call, const Plan& plan, Buffer& split_memory, const ExecutorRef& executor) {
-  const TileKernels& kernels = tile_kernels();
-  const TileFormat& format = call.source.format;
-  clear_unused_queries(call);
+inline WorkspaceShape workspace_shape(const Problem& call, const std::vector<WorkItem>& items) {
+  WorkspaceShape shape{call.source.format};
+  if (!call.source.tile) shape.pack_scratch = pack_scratch_bytes(shape.format);
+  for (const WorkItem& item : items) {
+    shape.kv_heads = std::max(shape.kv_heads, item.kv_heads);
+    shape.rows = std::max(shape.rows, item.rows);
+    shape.depth = std::max(shape.depth, item.segments.depth());
+  }
+  return shape;
+}
 
-  const Index value_dim = padded_value_dim(format.value_dim), split_rows = plan.partial_rows();
+/// Walks items and finishes what they leave, with the masses of their keys where these are asked for.
+inline void run_items(const Problem& call, const std::vector<WorkItem>& items, const std::vector<Finish>& finishes,
+                      Index split_rows, Buffer& split_memory, const ExecutorRef& executor, KeyMass* mass) {
+  const TileKernels& kernels = tile_kernels();
+  const Index value_dim = padded_value_dim(call.source.format.value_dim);
   PartialRows partials{};
   if (split_rows > 0) {
     partials.max = static_cast<float*>(split_memory.reserve(split_rows * (value_dim + 2) * 4));
@@ -126,33 +153,94 @@ inline void run_plan(const Problem& call, const Plan& plan, Buffer& split_memory
     partials.output = partials.sum + split_rows;
   }
 
-  WorkspaceShape shape{format};
-  if (!call.source.tile) shape.pack_scratch = pack_scratch_bytes(format);
-  for (const WorkItem& item : plan.items()) {
-    shape.kv_heads = std::max(shape.kv_heads, item.kv_heads);
-    shape.rows = std::max(shape.rows, item.rows);
-    shape.depth = std::max(shape.depth, item.segments.depth());
-  }
-  for_each_item(plan.items(), executor,
-                [&](const WorkItem& item) { walk(call, kernels, item, Workspace(item_memory(), shape), partials); });
-  for_each_item(plan.finishes(), executor, [&](const Finish& finish) {
-    const Workspace workspace(item_memory(), shape);
-    for (Index head = 0; head < finish.rows.kv_heads; ++head)
-      finish_split(call, kernels, finish, head, partials, workspace.dense_row);
+  const WorkspaceShape shape = workspace_shape(call, items);
+  for_each_item(items, executor, [&](const WorkItem& item) {
+    const Workspace memory(item_memory(), shape);
+    WeightRecord records[static_cast<std::size_t>(kMaxHeadsTogether)];
+    if (!mass || !mass->record(item, record_memory(), records)) return walk(call, kernels, item, memory, partials);
+    walk(call, kernels, item, memory, partials, records);
+    for (Index head = 0; item.partial < 0 && head < item.kv_heads; ++head) mass->add(item, head, records[head]);
   });
+  for_each_item(finishes, executor, [&](const Finish& finish) {
+    const Workspace workspace(item_memory(), shape);
+    for (Index head = 0; head < finish.rows.kv_heads; ++head) {
+      finish_split(call, kernels, finish, head, partials, workspace.dense_row);
+      if (mass) mass->add(finish, head);
+    }
+  });
+}
+
+/// The plan's row tiles, each with all of its keys.
+inline void list_row_tiles(const CallShape& call, const Plan& plan, std::vector<WorkItem>& tiles) {
+  tiles.clear();
+  for (const WorkItem& item : plan.items())
+    if (item.partial < 0) tiles.push_back(item);
+  for (const Finish& finish : plan.finishes()) {
+    tiles.push_back(finish.rows);
+    tiles.back().segments = RowRange(call, finish.rows).segments();
+  }
+  std::sort(tiles.begin(), tiles.end(), [](const WorkItem& a, const WorkItem& b) { return a.cost() > b.cost(); });
+}
+
+inline void write_scores(const Problem& call, const std::vector<WorkItem>& row_tiles, const ExecutorRef& executor) {
+  const WorkspaceShape shape = workspace_shape(call, row_tiles);
+  for_each_item(row_tiles, executor, [&](const WorkItem& item) {
+    ItemScores(call, tile_kernels(), item, Workspace(item_memory(), shape)).write();
+  });
+}
+
+/// A call that gives scores or masses too: these need the rows' log-sum-exps, whether or not the caller does.
+inline void run_with_weights(Problem call, const Plan& plan, CallMemory& memory, const ExecutorRef& executor) {
+  Outputs& outputs = call.outputs;
+  if (!outputs.has_lse) {
+    const Index tokens = outputs.values.tokens, heads = outputs.values.heads;
+    outputs.lse = {memory.lse.reserve(4 * outputs.values.sequences * tokens * heads),
+                   Storage::f32,
+                   outputs.values.sequences,
+                   tokens,
+                   heads,
+                   1,
+                   {tokens * heads, heads, 1, 1}};
+    outputs.has_lse = true;
+  }
+  list_row_tiles(call, plan, memory.row_tiles);
+  if (outputs.mass) {
+    KeyMass mass(call, tile_kernels(), memory.mass);
+    static const std::vector<Finish> kNoFinishes;
+    const bool split = KeyMass::may_split(plan);
+    const std::vector<WorkItem>& items = split ? plan.items() : memory.row_tiles;
+    const std::vector<Finish>& finishes = split ? plan.finishes() : kNoFinishes;
+    mass.open(items, finishes);
+    run_items(call, items, finishes, split ? plan.partial_rows() : 0, memory.partials, executor, &mass);
+    mass.close(executor);
+  } else {
+    run_items(call, plan.items(), plan.finishes(), plan.partial_rows(), memory.partials, executor, nullptr);
+  }
+  if (!outputs.scores) return;
+  if (outputs.scores->stage == ScoreStage::biased || outputs.scores->stage == ScoreStage::weights)
+    return write_scores(call, memory.row_tiles, executor);
+  const Options before = options_before_masks(*call.options, outputs.scores->stage);
+  call.options = &before;
+  write_scores(call, memory.row_tiles, executor);
+}
+
+inline void run_plan(const Problem& call, const Plan& plan, CallMemory& memory, const ExecutorRef& executor) {
+  clear_unused_queries(call);
+  if (call.outputs.scores || call.outputs.mass) return run_with_weights(call, plan, memory, executor);
+  run_items(call, plan.items(), plan.finishes(), plan.partial_rows(), memory.partials, executor, nullptr);
 }
 
 HEADWISE_API void make_plan(Plan& plan, const CallShape& call, Index threads) { plan.make(call, threads); }
 
 HEADWISE_API void attend(const Problem& call, const Plan& plan, const ExecutorRef& executor) {
   CallMemoryLease memory;
-  run_plan(call, plan, memory->partials, executor);
+  run_plan(call, plan, *memory, executor);
 }
 
 HEADWISE_API void attend(const Problem& call, const ExecutorRef& executor) {
   CallMemoryLease memory;
   memory->plan.make(call, executor.concurrency());
-  run_plan(call, memory->plan, memory->partials, executor);
+  run_plan(call, memory->plan, *memory, executor);
 }
 
 }  // namespace headwise::detail

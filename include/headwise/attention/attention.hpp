@@ -67,7 +67,8 @@ class Attention {
   /// step: in its memory, so that nothing is allocated for a step of no larger shape.
   /// query_tokens  the tokens of q: of each sequence, or of all with Options::query_offsets
   /// keys          those of one layer, with the step's tokens appended: their lengths count, nothing is read
-  /// options       those of the calls; their spans are copied. What relative_bias refers to must outlive the plan
+  /// options       those of the calls; their spans are copied. What relative_bias and score_function refer to must
+  ///               outlive the plan
   /// executor      on which as many threads are counted; a call may use another one
   /// Throws std::invalid_argument when shapes, options or lengths do not fit; an earlier plan is as it was then.
   template <class Source, class E = const Serial&>

@@ -19,7 +19,8 @@ class Attention;
 
 /// The work of one step, worked out once by Attention::plan and done by every layer's call: which queries meet which
 /// keys, under which options, on how many threads. Calls that use it give the same bits as calls that plan for
-/// themselves. Holds copies of the options' spans; refers to Options::relative_bias. Calls from several threads may
+/// themselves. Holds copies of the options' spans; refers to what Options::relative_bias and
+/// score_function refer to. Calls from several threads may
 /// share a plan while none makes it anew.
 class AttentionPlan {
  public:
@@ -48,8 +49,8 @@ class AttentionPlan {
     std::optional<HeadMap> map;
     bool map_of_call = false;  // from the options, not the attention's own
     Options options;           // spans of the vectors below
-    std::vector<Index> key_lengths, query_lengths, query_offsets, group_boundaries;
-    std::vector<float> alibi_slopes;
+    std::vector<Index> key_lengths, key_starts, prefix_lengths, query_lengths, query_offsets, group_boundaries;
+    std::vector<float> alibi_slopes, sink_logits;
     Index query_tokens = 0;
     bool packs = false;
     std::vector<Index> key_tokens;  // of each sequence
@@ -71,10 +72,13 @@ class AttentionPlan {
       span = memory;
     };
     keep(step.options.key_lengths, step.key_lengths);
+    keep(step.options.key_starts, step.key_starts);
+    keep(step.options.prefix_lengths, step.prefix_lengths);
     keep(step.options.query_lengths, step.query_lengths);
     keep(step.options.query_offsets, step.query_offsets);
     keep(step.options.group_boundaries, step.group_boundaries);
     keep(step.options.alibi_slopes, step.alibi_slopes);
+    keep(step.options.sink_logits, step.sink_logits);
     step.query_tokens = shape.tokens;
     step.packs = !shape.source.tile;
     step.key_tokens.clear();

@@ -74,7 +74,7 @@ inline void check_kept(const CallShape& call) {
     const Index keys = call.num_keys(b), queries = call.num_queries(b);
     const TokenRange kept = call.source.kept(call.source.self, b);
     if (queries == 0 || kept.begin <= kept.sinks) continue;
-    const VisibleKeys visible(options, keys);
+    const VisibleKeys visible(options, keys, b);
     const Interval first = visible(keys - queries), last = visible(keys - 1);  // together they see all between
     const Index reached = std::max(first.begin, kept.sinks);
     if (reached < std::min(last.end, kept.begin))
@@ -84,9 +84,9 @@ inline void check_kept(const CallShape& call) {
            kept.end - 1, ": use a smaller window, or fewer query tokens at once",
            visible.sinks() > kept.sinks ? ", and num_sink_tokens of at most " + std::to_string(kept.sinks) : "");
     const Index sinks = std::min(visible.sinks(), kept.begin);
-    require(last.begin == 0 || sinks <= kept.sinks, "num_sink_tokens (", options.num_sink_tokens,
-            ") must be at most the first tokens that the cache keeps (", kept.sinks, ") of sequence ", b,
-            ", beside those from ", kept.begin, " on");
+    require(last.begin == visible.first() || sinks <= std::max(kept.sinks, visible.first()), "num_sink_tokens (",
+            options.num_sink_tokens, ") must be at most the first tokens that the cache keeps (", kept.sinks,
+            ") of sequence ", b, ", beside those from ", kept.begin, " on");
   }
 }
 
@@ -114,9 +114,43 @@ inline void check_options(const CallShape& call, const Heads<>& heads) {
   check_boundaries(options, heads, sequences);
   const auto stored = [&](Index b) { return call.source.num_tokens(call.source.self, b); };
   check_lengths(options.key_lengths, "key_lengths", sequences, "tokens of the keys and values", stored);
+  const auto keys = [&](Index b) { return call.num_keys(b); };
+  check_lengths(options.key_starts, "key_starts", sequences, "keys of the sequence", keys);
+  check_lengths(options.prefix_lengths, "prefix_lengths", sequences, "keys of the sequence", keys);
   if (call.is_ragged()) check_offsets(options, sequences, call.tokens);
   check_lengths(options.query_lengths, "query_lengths", sequences, "tokens of q", [&](Index) { return call.tokens; });
   check_kept(call);
+}
+
+/// Scores and masses fit the call, whose options are checked.
+inline void check_weight_outputs(const Problem& call, const Heads<>& heads) {
+  const ConstArray& q = call.queries;
+  Index most_keys = 0;
+  for (Index b = 0; b < call.num_sequences(); ++b) most_keys = std::max(most_keys, call.num_keys(b));
+  if (call.outputs.scores) {
+    const Array& scores = call.outputs.scores->values;
+    require(scores.sequences == q.sequences, "sequences of the scores (", scores.sequences, ") must equal those of q (",
+            q.sequences, ")");
+    require(scores.tokens == q.tokens, "tokens of the scores (", scores.tokens, ") must equal those of q (", q.tokens,
+            ")");
+    require(scores.heads == heads.num_heads(), "heads of the scores (", scores.heads, ") must equal num_heads (",
+            heads.num_heads(), ")");
+    require(scores.dim >= most_keys, "dim of the scores (", scores.dim, ") must be at least the keys of a sequence (",
+            most_keys, ")");
+  }
+  if (call.outputs.mass) {
+    const Array& mass = call.outputs.mass->values;
+    require(mass.sequences == call.num_sequences(), "sequences of the mass (", mass.sequences,
+            ") must equal those of the keys and values (", call.num_sequences(), ")");
+    require(mass.tokens >= most_keys, "tokens of the mass (", mass.tokens,
+            ") must be at least the keys of a sequence (", most_keys, ")");
+    require(mass.heads == heads.num_heads() || mass.heads == heads.num_kv_heads(), "heads of the mass (", mass.heads,
+            ") must equal num_kv_heads (", heads.num_kv_heads(), ") or num_heads (", heads.num_heads(), ")");
+    require(mass.dim == 1, "dim of the mass (", mass.dim, ") must be 1");
+    if (call.outputs.mass->last_queries)
+      require(*call.outputs.mass->last_queries >= 0, "last_queries of the mass (", *call.outputs.mass->last_queries,
+              ") must be at least 0");
+  }
 }
 
 /// Throws std::invalid_argument naming the first argument that does not fit `heads` and the other arguments, of what is
@@ -159,6 +193,7 @@ inline void check(const Problem& call, const Heads<>& heads) {
   }
 
   check_options(call, heads);
+  check_weight_outputs(call, heads);
 }
 
 }  // namespace headwise::detail

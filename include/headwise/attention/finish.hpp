@@ -4,9 +4,11 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <span>
 
 #include "headwise/attention/row_range.hpp"
 #include "headwise/attention/workspace.hpp"
+#include "headwise/core/log2_units.hpp"
 #include "headwise/kernel/table.hpp"
 
 // The end of a row: its sums become output = O / L and log-sum-exp = m + log L.
@@ -21,10 +23,26 @@ inline void scatter_row(const void* from, const Array& out, void* row) {
                 static_cast<std::size_t>(bytes));
 }
 
-/// Normalises the rows of one of the item's KV heads into the outputs. A row that has seen no key gives 0 and lse −inf.
+/// What the sums of a row become: output = sums·factor, and its log-sum-exp.
+struct FinishedRow {
+  float factor, lse;
+};
+
+/// Of max and sum in units of log2; `sink` is a score without a value in natural ones, −inf: none. With M = max(m, sink),
+/// both of L = l·2^(m−M) + 2^(sink−M). A row that has seen no key gives 0 and the sink.
+inline FinishedRow finished(float max, float sum, float sink) {
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+  if (max == kNone) return {0.0f, sink};
+  if (sink == kNone) return {1.0f / sum, (max + std::log2(sum)) * kLn2};
+  const float score = sink * kLog2e, top = score > max ? score : max;  // NaN stays
+  const float shrink = std::exp2(max - top), all = std::fma(sum, shrink, std::exp2(score - top));
+  return {shrink / all, (top + std::log2(all)) * kLn2};
+}
+
+/// Normalises the rows of one of the item's KV heads into the outputs.
 inline void finish_rows(const Problem& call, const TileKernels& kernels, const WorkItem& item, Index kv_head,
                         const PartialRows& result, float* dense_row) {
-  constexpr float kNone = -std::numeric_limits<float>::infinity(), kLn2 = 0.6931471805599453f;
+  const std::span<const float> sinks = call.options->sink_logits;
   const RowRange range(call, item);
   const Array &out = call.outputs.values, &lse = call.outputs.lse;
   const Index value_dim = padded_value_dim(call.source.format.value_dim);
@@ -32,15 +50,13 @@ inline void finish_rows(const Problem& call, const TileKernels& kernels, const W
   for (Index r = 0; r < item.rows; ++r) {
     const auto [sequence, token] = call.place_of(item.sequence, range.token(r));
     const Index head = heads[range.head_in_group(r)];
-    const bool none = result.max[r] == kNone;
+    const float sink = sinks.empty() ? -std::numeric_limits<float>::infinity() : sinks[static_cast<std::size_t>(head)];
+    const FinishedRow finish = finished(result.max[r], result.sum[r], sink);
     void* row = out.row(sequence, token, head);
     const bool dense = out.strides.dim == 1 || out.dim == 1;
-    kernels.finish_row(result.output + r * value_dim, out.dim, none ? 0.0f : 1.0f / result.sum[r],
-                       dense ? row : dense_row, out.storage);
+    kernels.finish_row(result.output + r * value_dim, out.dim, finish.factor, dense ? row : dense_row, out.storage);
     if (!dense) scatter_row(dense_row, out, row);
-    if (call.outputs.has_lse)
-      store_element(lse.row(sequence, token, head), Storage::f32, 0,
-                    none ? kNone : (result.max[r] + std::log2(result.sum[r])) * kLn2);
+    if (call.outputs.has_lse) store_element(lse.row(sequence, token, head), Storage::f32, 0, finish.lse);
   }
 }
 

@@ -106,6 +106,12 @@ inline Index pack_scratch_bytes(const TileFormat& format) {
                       value_tile_bytes(format.value_storage, format.value_dim));
 }
 
+/// The head of K or of V that a KV head reads, where one of them has fewer heads than there are KV heads.
+template <class S>
+Index head_of(const S& source, const ConstArray& array, Index kv_head) {
+  return kv_head * array.heads / std::max(source.keys().heads, source.values().heads);
+}
+
 /// What differs between keys and values: the array, the kernels that pack it, and the bytes of a tile of it.
 template <class S, const ConstArray& (S::*kArray)() const, PackKernel (TileKernels::*kPack)[kStorages],
           Index (*kTileBytes)(Storage, Index)>
@@ -115,13 +121,14 @@ struct PackedRows {
     const ConstArray& array = (source.*kArray)();
     const Index first = index * kTileTokens;
     pack_rows(source, array, (tile_kernels().*kPack)[static_cast<int>(array.storage)], sequence, first,
-              std::min(kTileTokens, keys - first), kv_head, scratch,
+              std::min(kTileTokens, keys - first), head_of(source, array, kv_head), scratch,
               static_cast<char*>(scratch) + kTileBytes(array.storage, array.dim));
     return scratch;
   }
   static AheadArgs rows(const void* self, Index sequence, Index kv_head, Index index) {
     const S& source = *static_cast<const S*>(self);
-    return rows_of(source, (source.*kArray)(), sequence, kv_head, index);
+    const ConstArray& array = (source.*kArray)();
+    return rows_of(source, array, sequence, head_of(source, array, kv_head), index);
   }
 };
 
@@ -131,7 +138,7 @@ SourceRef packed_source_ref(const S& source, Index sequences) {
   using Values = PackedRows<S, &S::values, &TileKernels::pack_values, value_tile_bytes>;
   const ConstArray &k = source.keys(), &v = source.values();
   return {
-      &source,      {k.storage, v.storage, k.heads, k.dim, v.dim},
+      &source,      {k.storage, v.storage, std::max(k.heads, v.heads), k.dim, v.dim},
       sequences,    [](const void* self, Index sequence) { return tokens_of(*static_cast<const S*>(self), sequence); },
       nullptr,      Keys::pack,
       Values::pack, Keys::rows,

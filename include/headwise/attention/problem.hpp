@@ -2,6 +2,7 @@
 #pragma once
 
 #include "headwise/attention/head_groups.hpp"
+#include "headwise/attention/outputs.hpp"
 #include "headwise/cache/key_transform.hpp"
 #include "headwise/cache/tile_source.hpp"
 #include "headwise/core/view.hpp"
@@ -9,19 +10,6 @@
 #include "headwise/score/options.hpp"
 
 namespace headwise {
-
-/// Where results go: [sequence][token][head][value_dim] of f32, f16 or bf16, and optionally the log-sum-exp of each row,
-/// [sequence][token][head][1], natural logarithm, in f32. Made from a view, or from two in braces: `{out, lse}`.
-struct Outputs {
-  template <ElementType T>
-  Outputs(View<T> output) : values(output.array()) {}  // NOLINT: converts on purpose
-  template <ElementType T>
-  Outputs(View<T> output, View<float> log_sum_exp) : values(output.array()), lse(log_sum_exp.array()), has_lse(true) {}
-
-  Array values;
-  Array lse;
-  bool has_lse = false;
-};
 
 namespace detail {
 

@@ -30,10 +30,14 @@ class RowRange {
         first_row_(first_row),
         keys_(call.num_keys(sequence)),
         shift_(keys_ - call.num_queries(sequence)),
-        visible_(*call.options, keys_),
+        visible_(*call.options, keys_, sequence),
         first_(visible_(position(0))),
-        last_(visible_(position(rows - 1))) {
-    if (first_.begin > 0) gap_ = {visible_.sinks(), first_.begin};
+        last_(visible_(position(rows - 1))),
+        begin_(first_.begin) {
+    if (visible_.has_sinks() && first_.begin > visible_.first()) {
+      begin_ = visible_.first();
+      gap_ = {visible_.sinks(), first_.begin};
+    }
     end_ = first_.begin < last_.end ? last_.end : gap_.begin;
   }
 
@@ -54,34 +58,39 @@ class RowRange {
   Index head_in_group(Index row) const { return (first_row_ + row) % group_; }
   Index position(Index row) const { return token(row) + shift_; }
   Interval visible(Index row) const { return visible_(position(row)); }
-  /// The sink tokens that rows see besides, whose interval does not begin at key 0.
-  Index sinks() const { return visible_.sinks(); }
+  /// The sink tokens that rows see besides, whose interval does not begin at the first key.
+  Interval sinks(const Interval& visible) const {
+    return visible.begin > visible_.first() ? Interval{visible_.first(), visible_.sinks()} : Interval{};
+  }
 
-  /// What no row sees between the sink tokens and the windows.
-  Interval hidden() const { return gap_; }
-  // Intervals move right with the row. So some row sees each key before `end`, but for a gap behind the sink tokens.
+  /// What no row sees before the windows, or between the sink tokens and them.
+  Interval hidden() const { return gap_.end > 0 ? gap_ : Interval{0, begin_}; }
+  // Intervals move right with the row. So some row sees each key from `begin` to `end`, but for a gap behind the sink
+  // tokens.
   Index end() const { return end_; }
-  bool is_gap(Index begin, Index end) const { return begin >= gap_.begin && end <= gap_.end; }
   /// Whether every row sees all of these keys.
   bool all_see(Index begin, Index end) const {
-    return end <= first_.end && (begin >= last_.begin || end <= visible_.sinks());
+    return end <= first_.end && (begin >= last_.begin || (begin >= visible_.first() && end <= visible_.sinks()));
   }
 
   /// Keys from 0 on that every row sees.
-  Index leading() const { return std::min(first_.end, last_.begin == 0 ? first_.end : visible_.sinks()); }
+  Index leading() const {
+    if (visible_.first() > 0) return 0;
+    return std::min(first_.end, last_.begin == 0 ? first_.end : visible_.sinks());
+  }
 
   /// The first tile from `tile` on that holds a visible key, if it is before the end.
   Index visible_tile(Index tile) const {
+    tile = std::max(tile, begin_ / kTileTokens);
     const Interval hidden{ceil_div(gap_.begin, kTileTokens), gap_.end / kTileTokens};
     return tile >= hidden.begin ? std::max(tile, hidden.end) : tile;
   }
   /// The segments that hold some visible key.
   Segments segments() const {
     if (end_ == 0) return {};
-    Segments all{0, ceil_div(end_, kSegmentTokens)};
+    Segments all{begin_ / kSegmentTokens, ceil_div(end_, kSegmentTokens)};
     const Interval hidden{ceil_div(gap_.begin, kSegmentTokens), gap_.end / kSegmentTokens};
-    if (hidden.begin == 0) all.begin = hidden.end;
-    if (hidden.begin > 0 && hidden.begin < hidden.end && hidden.end < all.end) all.gap = hidden;
+    if (hidden.begin < hidden.end && hidden.end < all.end) all.gap = hidden;
     return all;
   }
 
@@ -89,7 +98,7 @@ class RowRange {
   Index group_, first_row_, keys_, shift_;
   VisibleKeys visible_;
   Interval first_, last_, gap_{};
-  Index end_;
+  Index begin_, end_;
   const CallShape* call_ = nullptr;
   const WorkItem* item_ = nullptr;
 };

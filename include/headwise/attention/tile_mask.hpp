@@ -53,6 +53,18 @@ class TileMask {
     return std::all_of(bits_, bits_ + rows_, [&](std::uint64_t bits) { return (bits & wanted) == wanted; });
   }
 
+  /// Tokens whose score is −inf are hidden from here on.
+  void drop(const float* scores) {
+    constexpr float kHidden = -std::numeric_limits<float>::infinity();
+    if (whole_) {
+      std::fill_n(bits_, rows_, ~std::uint64_t{0});
+      std::fill_n(ends_, rows_, kTileTokens);
+      whole_ = false;
+    }
+    for (Index r = 0; r < rows_; ++r, scores += kTileTokens)
+      for (Index t = 0; t < kTileTokens; ++t) bits_[r] &= ~(std::uint64_t{scores[t] == kHidden} << t);
+  }
+
   /// Hidden scores become −inf, whatever they were.
   void hide(float* scores) const {
     if (whole_) return;
@@ -73,8 +85,8 @@ class TileMask {
       return tile_bits(std::clamp<Index>(begin - first_, 0, kTileTokens),
                        std::clamp<Index>(end - first_, 0, kTileTokens));
     };
-    const Interval keys = range_.visible(row);
-    return clamped(keys.begin, keys.end) | (keys.begin > 0 ? clamped(0, range_.sinks()) : 0);
+    const Interval keys = range_.visible(row), sinks = range_.sinks(keys);
+    return clamped(keys.begin, keys.end) | clamped(sinks.begin, sinks.end);
   }
 
   const RowRange& range_;

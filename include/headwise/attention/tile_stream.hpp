@@ -19,6 +19,7 @@ namespace headwise::detail {
 /// Rapids: 89 % of the roofline at 8 KiB, 71 at 2 KiB, 67 without), in the next tile where this one ends. Many rows stay
 /// with a span of keys for long: the requests are spread over all of them, one phase ahead, the values while the keys are
 /// met and the next tile's keys while the values are (32 rows: 56 → 80 %).
+/// Where values are made of the keys, both phases ask for the next tile's keys.
 /// Of the caller's memory, a few rows ask for what will be packed next: the values, then the next head's or tile's keys.
 class TileStream {
  public:
@@ -28,7 +29,7 @@ class TileStream {
         kv_head_(kv_head),
         packed_(packed),
         key_bytes_(key_tile_bytes(source_.format.key_storage, source_.format.head_dim)),
-        value_bytes_(value_tile_bytes(source_.format.value_storage, source_.format.value_dim)) {}
+        value_bytes_(source_.format.value_bytes()) {}
 
   /// The keys of a tile, and what comes behind it.
   const void* open(Index tile, const RowRange& range) {
@@ -59,6 +60,10 @@ class TileStream {
     if (packs())
       return at_streams_pace() ? source_.rows_of_values(source_.self, item_.sequence, kv_head_, index_)
                                : AheadArgs{tile_.keys, 0};
+    if (source_.format.values_in_keys) {
+      if (at_streams_pace()) return a_little_ahead(tile_.keys, key_bytes_, next_.keys);
+      return {next_.keys, next_.keys ? key_bytes_ / 2 : 0};
+    }
     if (at_streams_pace()) return a_little_ahead(tile_.keys, key_bytes_, tile_.values);
     return {tile_.values, value_bytes_};
   }
@@ -68,6 +73,10 @@ class TileStream {
       const bool last = kv_head_ + 1 == item_.kv_head + item_.kv_heads;
       return source_.rows_of_keys(source_.self, item_.sequence, last ? item_.kv_head : kv_head_ + 1,
                                   last ? next_index_ : index_);
+    }
+    if (source_.format.values_in_keys) {  // made of the keys: what is left of the next tile
+      if (at_streams_pace() || !next_.keys) return {tile_.keys, 0};
+      return {static_cast<const char*>(next_.keys) + key_bytes_ / 2, key_bytes_ / 2};
     }
     if (at_streams_pace()) return a_little_ahead(tile_.values, value_bytes_, next_.keys);
     return {next_.keys, next_.keys ? key_bytes_ : 0};

@@ -3,47 +3,76 @@
 
 #include "headwise/attention/problem.hpp"
 #include "headwise/attention/row_range.hpp"
+#include "headwise/attention/tile_mask.hpp"
+#include "headwise/attention/workspace.hpp"
+#include "headwise/core/log2_units.hpp"
 #include "headwise/core/tile_layout.hpp"
 #include "headwise/kernel/table.hpp"
 
 namespace headwise::detail {
 
-inline constexpr float kLog2e = 1.4426950408889634f;
-
-/// What options do to the scores of a tile between q·k and the mask.
+/// What options do to the scores of a tile between q·k and the mask. Scores are in units of log2. A softcap works on
+/// natural ones and brings log2 e in itself; the user's function gets natural ones, and log2 e comes behind it.
 class TileTransform {
  public:
-  TileTransform(const Problem& call, const TileKernels& kernels, const RowRange& range, Index kv_head, Index rows)
-      : call_(call), options_(*call.options), kernels_(kernels), range_(range), kv_head_(kv_head), rows_(rows) {}
-
-  bool any() const { return options_.softcap > 0 || !options_.alibi_slopes.empty() || options_.relative_bias; }
-
-  /// The factor on queries: scores are in units of log2, but a softcap works on natural ones and brings log2 e in itself.
-  float query_factor() const { return options_.softcap > 0 ? call_.scale : call_.scale * kLog2e; }
-
-  /// scores [rows][64] of the tokens from `first` on.
-  void apply(float* scores, Index first) const {
-    if (options_.softcap > 0)
-      kernels_.softcap(scores, rows_ * kTileTokens, 1.0f / options_.softcap, options_.softcap * kLog2e);
-    const RelativeBias* bias = options_.relative_bias;
-    const std::span<const float> slopes = options_.alibi_slopes;
-    if (slopes.empty() && !bias) return;
-    for (Index r = 0; r < rows_; ++r, scores += kTileTokens) {
-      const QueryRow query = range_.query(r);
-      const Index head = call_.groups.of(query.sequence, kv_head_)[query.head_in_group],
-                  distance = first - query.position;
-      if (!slopes.empty())
-        kernels_.alibi(scores, slopes[static_cast<std::size_t>(head)] * kLog2e, static_cast<float>(distance));
-      if (bias) kernels_.blend(scores, 1.0f, bias->of_tile(head, distance), 1.0f, kTileTokens);
+  TileTransform(const Problem& call, const TileKernels& kernels, const RowRange& range, Index kv_head, Index rows,
+                const Workspace& memory)
+      : function_(call.options->score_function), kernels_(kernels), rows_(memory.score_rows), count_(rows) {
+    const Options& options = *call.options;
+    const RelativeBias* const bias = options.relative_bias;
+    const bool alibi = !options.alibi_slopes.empty(), capped = options.softcap > 0;
+    any_ = capped || alibi || bias;
+    const float unit = function_ ? 1.0f : kLog2e;  // of scores where they are transformed
+    query_factor_ = capped ? call.scale : call.scale * unit;
+    if (!any_ && !function_) return;
+    kernel_ = {kernels.transform, rows_, 0, 0, alibi, bias != nullptr, 0, 0, function_ ? kLn2 : 1.0f, 0};
+    if (capped) {
+      kernel_.inverse_cap = 1.0f / options.softcap;
+      kernel_.cap = options.softcap * unit;
+    }
+    if (bias) {
+      kernel_.bias_begin = bias->first_distance();
+      kernel_.bias_end = bias->last_distance();
+    }
+    for (Index r = 0; r < rows; ++r) {
+      const QueryRow query = range.query(r);
+      const Index head = call.groups.of(query.sequence, kv_head)[query.head_in_group];
+      rows_[r] = {query.sequence, head, query.position,
+                  alibi ? options.alibi_slopes[static_cast<std::size_t>(head)] * unit : 0.0f,
+                  bias ? bias->of_tile(head, 0) : nullptr};
     }
   }
 
+  /// The factor on queries.
+  float query_factor() const { return query_factor_; }
+
+  /// What the kernels do to the scores of the tile from token `first` on; null: nothing.
+  const ScoreTransform* of_tile(Index first) {
+    kernel_.first = first;
+    return any_ ? &kernel_ : nullptr;
+  }
+
+  /// Whether there is a function of the user's, which comes behind that.
+  bool calls_function() const { return static_cast<bool>(function_); }
+
+  /// Lets it change scores [rows][64] of the tile. What it hides is hidden by the mask from then on.
+  void call_function(float* scores, TileMask& mask) const {
+    for (Index r = 0; r < count_; ++r) {
+      if (mask.bits(r) == 0) continue;
+      const ScoreRowInfo& row = rows_[r];
+      function_(kernels_.lanes, scores + r * kTileTokens, row.sequence, row.head, row.position, kernel_.first);
+    }
+    if (kernels_.scale_scores(scores, count_ * kTileTokens, kLog2e)) mask.drop(scores);
+  }
+
  private:
-  const Problem& call_;
-  const Options& options_;
+  const ScoreFunction& function_;
   const TileKernels& kernels_;
-  const RowRange& range_;
-  Index kv_head_, rows_;
+  ScoreRowInfo* rows_;
+  Index count_;
+  bool any_;
+  float query_factor_;
+  ScoreTransform kernel_{};
 };
 
 }  // namespace headwise::detail

@@ -17,6 +17,7 @@
 #include "headwise/attention/tile_stream.hpp"
 #include "headwise/attention/tile_transform.hpp"
 #include "headwise/attention/values_apart.hpp"
+#include "headwise/attention/weight_record.hpp"
 #include "headwise/attention/workspace.hpp"
 #include "headwise/kernel/table.hpp"
 
@@ -26,9 +27,9 @@ namespace headwise::detail {
 /// open, { begin, { visit … }, end } …, close.
 class Walk {
  public:
-  /// `partials` are those of the split, if the item is part of one.
+  /// `partials` are those of the split, if the item is part of one; `record` takes the weights, where it is of something.
   Walk(const Problem& call, const TileKernels& kernels, const WorkItem& item, Index head, const Workspace& memory,
-       const PartialRows& partials)
+       const PartialRows& partials, const WeightRecord& record = {})
       : call_(call),
         kernels_(kernels),
         format_(call.source.format),
@@ -37,16 +38,18 @@ class Walk {
         memory_(memory.head(head)),
         range_(call, item),
         mask_(range_, item.rows, memory_),
-        transform_(call, kernels, range_, kv_head_, item.rows),
+        transform_(call, kernels, range_, kv_head_, item.rows, memory_),
         stream_(call, item, item.kv_head + head, memory_.packed),
         head_dim_(padded_head_dim(format_.head_dim)),
         value_dim_(padded_value_dim(format_.value_dim)),
-        key_storage_(resident(format_.key_storage)),
-        value_storage_(resident(format_.value_storage)),
+        key_storage_(widens_keys() ? Storage::f32 : format_.key_storage),
+        value_storage_(met_values()),
         softmax_{nullptr, memory_.lane_sums, memory_.tile_sums, memory_.weights, kernels.weights_for(value_storage_)},
         sums_(splits() ? partials.from(item.partial + head * item.segments.depth() * item.rows, value_dim_)
                        : memory_.sums),
-        merge_(kernels, item.rows, value_dim_) {
+        merge_(kernels, item.rows, value_dim_),
+        record_(record) {
+    if (record_) record_.clear(), aim_at_record();
     gather_queries(call, kernels, item, kv_head_, range_, kernels.operand[static_cast<int>(key_storage_)],
                    transform_.query_factor(), memory_);
   }
@@ -72,7 +75,9 @@ class Walk {
   /// Adds a tile to it, if some row sees any of it.
   void visit(Index tile) {
     tile_ = tile;
-    if (mask_.look(tile)) sum_tile(softmax_, segment_.output);
+    if (!mask_.look(tile)) return;
+    sum_tile(softmax_, segment_.output);
+    if (record_) aim_at_record();
   }
 
   /// Merges it with those before.
@@ -81,39 +86,75 @@ class Walk {
     merge_.add(segment_, segment);
   }
 
+  /// Instead of all that: the scores of a tile as they enter the softmax, [rows][64] in units of log2, hidden ones −inf;
+  /// null where no row sees any of it.
+  const float* scores_of(Index tile) {
+    tile_ = tile;
+    if (!mask_.look(tile)) return nullptr;
+    write_scores(open_keys());
+    return memory_.scores;
+  }
+  std::uint64_t visible(Index row) const { return mask_.bits(row); }
+
   /// Finishes the rows, or leaves their sums to the rest of the split.
   void close() {
     if (!splits()) finish_rows(call_, kernels_, item_, kv_head_, merge_.fold(), memory_.dense_row);
   }
 
  private:
-  /// The storage whose kernels meet the rows: f32 for a tile that is widened first.
-  Storage resident(Storage storage) const { return widens(storage) ? Storage::f32 : storage; }
   bool widens(Storage storage) const { return item_.rows >= kernels_.widen_rows[static_cast<int>(storage)]; }
+  /// Whether rows meet the keys in f32: also few rows where values are made of the wide keys, with the same bits.
+  bool widens_keys() const {
+    const int storage = static_cast<int>(format_.key_storage);
+    return widens(format_.key_storage) ||
+           (format_.values_in_keys && !kernels_.values_of_keys[storage] && kernels_.operand[storage] == Operand::f32);
+  }
+  /// The storage whose kernels meet the rows: f32 for a tile that is widened first.
+  Storage met_values() const {
+    if (format_.values_in_keys) return kernels_.values_made_of(format_.key_storage);
+    return widens(format_.value_storage) ? Storage::f32 : format_.value_storage;
+  }
 
   bool splits() const { return item_.partial >= 0; }
 
-  /// scores → transform → mask → softmax → weighted sum
-  void sum_tile(const SoftmaxState& state, float* output) {
-    const void* const keys = stream_.open(tile_, range_);
-    const bool opening = std::exchange(opening_, false), whole = mask_.whole();
-    const ScoreArgs args{memory_.queries, widened_keys(keys), memory_.scores, item_.rows,
-                         head_dim_,       mask_.end(),        mask_.ends(),   stream_.ahead_of_keys()};
-    const auto scores = kernels_.scores[static_cast<int>(key_storage_)];
+  /// The tile's keys, met by the rows.
+  ScoreArgs open_keys() {
+    keys_ = stream_.open(tile_, range_);
+    return {memory_.queries,
+            widened_keys(keys_),
+            memory_.scores,
+            item_.rows,
+            head_dim_,
+            mask_.end(),
+            mask_.ends(),
+            stream_.ahead_of_keys(),
+            transform_.of_tile(tile_ * kTileTokens)};
+  }
 
-    const bool fused = whole && !opening && !transform_.any() && kernels_.fuses(key_storage_, softmax_.operand);
-    const bool done = fused && !scores(args, &state);
+  /// scores, transformed → the user's function → mask
+  void write_scores(const ScoreArgs& args) {
+    kernels_.scores[static_cast<int>(key_storage_)](args, nullptr);
+    if (transform_.calls_function()) transform_.call_function(memory_.scores, mask_);
+    mask_.hide(memory_.scores);
+  }
+
+  /// scores → softmax → weighted sum
+  void sum_tile(const SoftmaxState& state, float* output) {
+    const ScoreArgs args = open_keys();
+    const bool opening = std::exchange(opening_, false);
+    const bool fused =
+        mask_.whole() && !opening && !transform_.calls_function() && kernels_.fuses(key_storage_, softmax_.operand);
+    const bool done = fused && !kernels_.scores[static_cast<int>(key_storage_)](args, &state);
     if (!done) {
-      scores(args, nullptr);
-      transform_.apply(memory_.scores, tile_ * kTileTokens);
-      mask_.hide(memory_.scores);
+      write_scores(args);
       if (opening || fused || kernels_.softmax(memory_.scores, item_.rows, state))
         kernels_.rescale(memory_.scores, item_.rows, state, output, value_dim_);
     }
+    if (record_) record_.keep(tile_, state.max, mask_);
 
-    const void* const stored = stream_.values();
-    const void* const values = widened_values(stored);
-    if (hides_poison(stored))
+    const void* const stored = format_.values_in_keys ? nullptr : stream_.values();
+    const void* const values = stored ? widened_values(stored) : values_of_keys(keys_, args.keys);
+    if (stored ? hides_poison(stored, format_.value_storage) : hides_poison(values, value_storage_))
       return sum_values_apart(
           kernels_, value_storage_, values, format_.value_dim, value_dim_, softmax_.operand, memory_, item_.rows,
           [&](Index row) { return mask_.bits(row); }, output);
@@ -121,8 +162,11 @@ class Walk {
                                                              mask_.end(), mask_.ends(), stream_.ahead_of_values()});
   }
 
+  /// The next tile's weights are made where the record wants them.
+  void aim_at_record() { memory_.weights = softmax_.weights = record_.next_weights(); }
+
   const void* widened_keys(const void* keys) const {
-    if (!widens(format_.key_storage)) return keys;
+    if (key_storage_ == format_.key_storage) return keys;
     kernels_.widen_keys[static_cast<int>(format_.key_storage)](keys, format_.head_dim, memory_.wide_keys);
     return memory_.wide_keys;
   }
@@ -132,12 +176,23 @@ class Walk {
     return memory_.wide_values;
   }
 
+  /// Values that are the first dimensions of the keys, as rows meet them.
+  const void* values_of_keys(const void* keys, const void* met_keys) const {
+    if (key_storage_ != value_storage_) {  // integers, which their rows have met as such
+      kernels_.widen_keys[static_cast<int>(format_.key_storage)](keys, format_.head_dim, memory_.wide_keys);
+      met_keys = memory_.wide_keys;
+    }
+    kernels_.values_of_keys[static_cast<int>(value_storage_)](met_keys, format_.head_dim, format_.value_dim,
+                                                              memory_.wide_values);
+    return memory_.wide_values;
+  }
+
   /// Whether the tile holds infinities or NaN while some row does not see all of its stored tokens: 0 · NaN is NaN.
-  bool hides_poison(const void* values) const {
+  bool hides_poison(const void* values, Storage storage) const {
     if (mask_.whole()) return false;
     const Index stored = call_.source.num_tokens(call_.source.self, item_.sequence) - tile_ * kTileTokens;
     if (mask_.all_see(std::min(stored, kTileTokens))) return false;
-    return !kernels_.all_finite[static_cast<int>(format_.value_storage)](values, format_.value_dim);
+    return !kernels_.all_finite[static_cast<int>(storage)](values, format_.value_dim);
   }
 
   const Problem& call_;
@@ -155,18 +210,22 @@ class Walk {
   SoftmaxState softmax_;
   PartialRows sums_, segment_{};
   SegmentMerge merge_;
+  WeightRecord record_;
   Index tile_ = 0;
+  const void* keys_ = nullptr;  // of the tile, as stored
   bool opening_ = true;
 };
 
-/// A work item from its first segment to its last, tile by tile, its KV heads side by side.
+/// A work item from its first segment to its last, tile by tile, its KV heads side by side. `records` are theirs; null:
+/// none.
 inline void walk(const Problem& call, const TileKernels& kernels, const WorkItem& item, const Workspace& memory,
-                 const PartialRows& partials) {
+                 const PartialRows& partials, const WeightRecord* records = nullptr) {
   // not std::optional, whose construction clears all of its memory: two microseconds of a call
   static_assert(std::is_trivially_destructible_v<Walk>);
   alignas(Walk) std::byte storage[static_cast<std::size_t>(kMaxHeadsTogether) * sizeof(Walk)];
   Walk* const first = reinterpret_cast<Walk*>(storage);
-  for (Index i = 0; i < item.kv_heads; ++i) std::construct_at(first + i, call, kernels, item, i, memory, partials);
+  for (Index i = 0; i < item.kv_heads; ++i)
+    std::construct_at(first + i, call, kernels, item, i, memory, partials, records ? records[i] : WeightRecord());
   const std::span<Walk> heads(first, static_cast<std::size_t>(item.kv_heads));
   Index segment = item.segments.begin;
   do {  // once where nothing is visible, over no tiles

@@ -54,9 +54,10 @@ struct WorkspaceShape {
 /// A thread's memory for one work item.
 struct Workspace {
   // of one KV head (head)
-  void* queries;     // [rows][padded head_dim] of an operand
-  float* lane_sums;  // [rows][kMaxLanes]
-  PartialRows sums;  // [depth][rows]: of segments and of merged blocks of them
+  void* queries;             // [rows][padded head_dim] of an operand
+  float* lane_sums;          // [rows][kMaxLanes]
+  PartialRows sums;          // [depth][rows]: of segments and of merged blocks of them
+  ScoreRowInfo* score_rows;  // [rows]
   // of one tile of it
   float* scores;        // [rows][64]
   std::uint64_t* bits;  // [rows], the visible tokens of a masked tile
@@ -88,6 +89,7 @@ struct Workspace {
       take(sums.max, depth_ * all_rows * 4);
       take(sums.sum, depth_ * all_rows * 4);
       take(sums.output, depth_ * all_rows * dv * 4);
+      take(score_rows, all_rows * static_cast<Index>(sizeof(ScoreRowInfo)));
       take(scores, rows * kTileTokens * 4);
       take(bits, rows * static_cast<Index>(sizeof(std::uint64_t)));
       take(ends, rows * static_cast<Index>(sizeof(Index)));
@@ -108,6 +110,7 @@ struct Workspace {
     memory.queries = static_cast<char*>(queries) + i * rows_ * head_dim_ * 4;
     memory.lane_sums = lane_sums + i * rows_ * kMaxLanes;
     memory.sums = sums.from(i * depth_ * rows_, value_dim_);
+    memory.score_rows = score_rows + i * rows_;
     return memory;
   }
 

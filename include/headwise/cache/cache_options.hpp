@@ -21,6 +21,11 @@ struct LayerShape {
   /// p − window + 1 … p.
   Index window = 0;
   Index num_sink_tokens = 0;
+  /// Whether a token's value is the first value_dim dimensions of its key, and stored as these alone: multi-head latent
+  /// attention in its absorbed form, whose key is a latent and a rotated part (DeepSeek-V2, 2024, arXiv 2405.04434, §2.1;
+  /// there 512 + 64, one KV head). Values have the storage type of keys; tokens are appended without v; a Rope must leave the
+  /// value's dimensions as they are (RopeOptions::rotary_begin), and keys are stored without a KeyTransform.
+  bool values_in_keys = false;
   friend bool operator==(const LayerShape&, const LayerShape&) = default;
 };
 

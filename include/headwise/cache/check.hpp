@@ -21,6 +21,16 @@ namespace headwise::detail {
 /// Most tokens of a sequence.
 inline constexpr Index kMaxTokens = Index{1} << 48;
 
+/// How a layer of this shape, its value_dim resolved, is stored.
+inline TileFormat format_of(const LayerShape& shape, Storage keys, Storage values) {
+  return {keys,
+          shape.values_in_keys ? keys : values,
+          shape.num_kv_heads,
+          shape.head_dim,
+          shape.value_dim,
+          shape.values_in_keys};
+}
+
 inline void check_shape(std::size_t i, const LayerShape& shape) {
   constexpr Index kMaxKvHeads = Index{1} << 20;
   require(shape.num_kv_heads >= 1 && shape.num_kv_heads <= kMaxKvHeads, "layers[", i, "].num_kv_heads (",
@@ -29,6 +39,8 @@ inline void check_shape(std::size_t i, const LayerShape& shape) {
           ") must be 1 to ", kMaxHeadDim);
   require(shape.value_dim >= 0 && shape.value_dim <= kMaxHeadDim, "layers[", i, "].value_dim (", shape.value_dim,
           ") must be 0 (head_dim) to ", kMaxHeadDim);
+  require(!shape.values_in_keys || shape.value_dim <= shape.head_dim, "layers[", i, "].value_dim (", shape.value_dim,
+          ") must be at most head_dim (", shape.head_dim, ") where values_in_keys is true");
   require(shape.window >= 0 && shape.window <= kMaxTokens, "layers[", i, "].window (", shape.window,
           ") must be 0 (all tokens) to ", kMaxTokens);
   require(shape.num_sink_tokens >= 0 && shape.num_sink_tokens <= kMaxTokens, "layers[", i, "].num_sink_tokens (",
@@ -47,7 +59,12 @@ inline void check_options(const CacheOptions& options, std::span<const LayerShap
   for (std::size_t i = 0; i < layers.size(); ++i) {
     require(!options.key_norms || layers[i].window == 0, "key_norms (true) must be false where layers[", i,
             "].window is not 0 (", layers[i].window, "): a ring forgets keys");
+    require(!options.hadamard_keys || !layers[i].values_in_keys, "hadamard_keys (true) must be false where layers[", i,
+            "].values_in_keys is true: what is done to the keys would be done to the values");
     if (scales.empty() || scales[i].empty()) continue;
+    require(!layers[i].values_in_keys, "key_channel_scales[", i, "] (", scales[i].size(),
+            " factors) must be empty where layers[", i,
+            "].values_in_keys is true: what is done to the keys would be done to the values");
     const Index layer = static_cast<Index>(i), size = layers[i].num_kv_heads * layers[i].head_dim;
     require(sharing.is_producer(layer), "key_channel_scales[", i, "] (", scales[i].size(),
             " factors) must be empty: layer ", i, " reads the keys of layer ", sharing.source(layer));
@@ -84,6 +101,28 @@ inline void check_rows(const char* name, const ConstArray& rows, Index sequences
   require(rows.tokens == tokens, "tokens (", rows.tokens, ") of ", name, " must equal the tokens of k (", tokens, ")");
   require(rows.heads == heads, "heads (", rows.heads, ") of ", name, " must be num_kv_heads (", heads, ")");
   require(rows.dim == dim, "dim (", rows.dim, ") of ", name, " must be ", dim);
+}
+
+/// That what a Rope turns is not part of the values.
+inline void check_turns_keys_alone(const Rope* rope, const TileFormat& format) {
+  if (!rope || !format.values_in_keys) return;
+  require(rope->options().rotary_begin >= format.value_dim, "rotary_begin (", rope->options().rotary_begin,
+          ") of the Rope must be at least value_dim (", format.value_dim,
+          "): the dimensions before it are the values of the layer (values_in_keys is true)");
+}
+
+/// The arrays of an append, `v` unset where it was not given, fit a layer.
+inline void check_appended(Index layer, const TileFormat& format, Index sequences, const ConstArray& k,
+                           const std::optional<ConstArray>& v, const Rope* rope) {
+  require(v || format.values_in_keys, "v (not given) must be given: layer ", layer,
+          " stores values beside keys (values_in_keys is false)");
+  require(!v || !format.values_in_keys, "v (given) must not be given: values of layer ", layer, " are the first ",
+          format.value_dim, " dimensions of its keys (values_in_keys is true)");
+  check_rows("k", k, sequences, k.tokens, format.num_kv_heads, format.head_dim);
+  if (v) check_rows("v", *v, sequences, k.tokens, format.num_kv_heads, format.value_dim);
+  require(!rope || rope->head_dim() == format.head_dim, "head_dim (", rope ? rope->head_dim() : 0,
+          ") of the Rope must be that of the keys (", format.head_dim, ")");
+  check_turns_keys_alone(rope, format);
 }
 
 inline void check_append_to_ring(const LayerTiles& tiles, Index layer, Index tokens) {
@@ -127,6 +166,7 @@ inline void check_rope(const Rope* rope, const LayerTiles& tiles, Index layer, I
   if (!rope) return;
   require(rope->head_dim() == tiles.format().head_dim, "head_dim (", rope->head_dim(), ") of the Rope of layer ", layer,
           " must be that of the layer (", tiles.format().head_dim, ")");
+  check_turns_keys_alone(rope, tiles.format());
   rope->turn_between(distance);  // refuses what cannot move keys
 }
 
@@ -151,9 +191,10 @@ inline void check_shared_shapes(std::span<const LayerShape> layers, const KvShar
                      &want = layers[static_cast<std::size_t>(sharing.source(l))];
     require(have == want, "layers[", l, "] (num_kv_heads ", have.num_kv_heads, ", head_dim ", have.head_dim,
             ", value_dim ", have.value_dim, ", window ", have.window, ", num_sink_tokens ", have.num_sink_tokens,
-            ") reads the keys and values of layers[", sharing.source(l), "] and must have its num_kv_heads ",
-            want.num_kv_heads, ", head_dim ", want.head_dim, ", value_dim ", want.value_dim, ", window ", want.window,
-            ", num_sink_tokens ", want.num_sink_tokens);
+            ", values_in_keys ", have.values_in_keys, ") reads the keys and values of layers[", sharing.source(l),
+            "] and must have its num_kv_heads ", want.num_kv_heads, ", head_dim ", want.head_dim, ", value_dim ",
+            want.value_dim, ", window ", want.window, ", num_sink_tokens ", want.num_sink_tokens, ", values_in_keys ",
+            want.values_in_keys);
   }
 }
 

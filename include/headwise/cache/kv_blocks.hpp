@@ -2,6 +2,7 @@
 #pragma once
 
 #include "headwise/cache/block_table.hpp"
+#include "headwise/cache/kv_rows.hpp"
 #include "headwise/core/error.hpp"
 #include "headwise/core/view.hpp"
 
@@ -10,7 +11,7 @@ namespace headwise {
 /// Keys and values in blocks of the caller's own memory, [block][slot][kv_head][dim] each, any strides, and a table that
 /// says which block holds which tokens of a sequence: a paged cache as vLLM keeps it (Kwon et al., Efficient Memory
 /// Management for Large Language Model Serving with PagedAttention, 2023, arXiv 2309.06180). Blocks may hold any number
-/// of tokens, lie in any order and be shared by sequences. K and V may differ in dim and in storage type.
+/// of tokens, lie in any order and be shared by sequences. K and V may differ in dim, storage type and heads, as in KvRows.
 ///
 /// Nothing is copied or kept: attention packs a tile at a time as it reads, and the table and the lengths are read where
 /// they lie. Where those change, make a new KvBlocks. Table entries and slots beyond a length are never looked at.
@@ -45,8 +46,7 @@ class KvBlocks {
             ") of the values must equal those of the keys (", keys_.sequences, ")");
     require(values_.tokens == keys_.tokens, "block_size (", values_.tokens,
             ") of the values must equal that of the keys (", keys_.tokens, ")");
-    require(values_.heads == keys_.heads, "heads (", values_.heads, ") of the values must equal those of the keys (",
-            keys_.heads, ")");
+    detail::check_head_counts(keys_.heads, values_.heads);
     require(block_size() >= 1, "block_size (", block_size(), ") must be at least 1");
     require(lengths_.size() == num_sequences(), "lengths (", lengths_.size(),
             ") must hold one per sequence of the table (", num_sequences(), ")");

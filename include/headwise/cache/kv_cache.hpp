@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -126,6 +127,44 @@ class KvCache<AnyStorage, AnyStorage> {
     append_packed(layer, offsets, View<const A>(k).array(), View<const B>(v).array(), &rope);
   }
 
+  /// The same for layers whose values are in their keys (LayerShape::values_in_keys): k alone.
+  template <ElementType A>
+  void append(Index layer, View<A> k) {
+    append_to(layer, 0, num_sequences(), View<const A>(k).array(), std::nullopt, nullptr);
+  }
+  template <ElementType A>
+  void append(Index layer, View<A> k, const Rope& rope) {
+    append_to(layer, 0, num_sequences(), View<const A>(k).array(), std::nullopt, &rope);
+  }
+  template <ElementType A>
+  void append(View<A> k) {
+    check_only_layer();
+    append(0, k);
+  }
+  template <ElementType A>
+  void append(View<A> k, const Rope& rope) {
+    check_only_layer();
+    append(0, k, rope);
+  }
+  template <ElementType A>
+  void append(Index layer, Index sequence, View<A> k) {
+    check_sequence(sequence);
+    append_to(layer, sequence, 1, View<const A>(k).array(), std::nullopt, nullptr);
+  }
+  template <ElementType A>
+  void append(Index layer, Index sequence, View<A> k, const Rope& rope) {
+    check_sequence(sequence);
+    append_to(layer, sequence, 1, View<const A>(k).array(), std::nullopt, &rope);
+  }
+  template <ElementType A>
+  void append_ragged(Index layer, std::span<const Index> offsets, View<A> k) {
+    append_packed(layer, offsets, View<const A>(k).array(), std::nullopt, nullptr);
+  }
+  template <ElementType A>
+  void append_ragged(Index layer, std::span<const Index> offsets, View<A> k, const Rope& rope) {
+    append_packed(layer, offsets, View<const A>(k).array(), std::nullopt, &rope);
+  }
+
   // --- fewer, other or moved tokens ---
 
   /// Keeps the first `tokens` tokens of every sequence in every layer, and all of those that hold fewer. `tokens` is 0 …
@@ -233,11 +272,12 @@ class KvCache<AnyStorage, AnyStorage> {
   void check_only_layer() const;
   const detail::LayerTiles& check_read(Index layer, Index sequence, Index first, Index count, Index kv_head) const;
 
-  void append_to(Index layer, Index first_sequence, Index sequences, const ConstArray& k, const ConstArray& v,
-                 const Rope* rope);
-  void append_packed(Index layer, std::span<const Index> offsets, const ConstArray& k, const ConstArray& v,
-                     const Rope* rope);
-  void check_append(Index layer, Index sequences, const ConstArray& k, const ConstArray& v, const Rope* rope) const;
+  void append_to(Index layer, Index first_sequence, Index sequences, const ConstArray& k,
+                 const std::optional<ConstArray>& v, const Rope* rope);
+  void append_packed(Index layer, std::span<const Index> offsets, const ConstArray& k,
+                     const std::optional<ConstArray>& v, const Rope* rope);
+  void check_append(Index layer, Index sequences, const ConstArray& k, const std::optional<ConstArray>& v,
+                    const Rope* rope) const;
   void check_room(const detail::LayerTiles& tiles, Index stored, Index tokens) const;
   Index larger(const detail::LayerTiles& tiles, Index tokens) const;
   void make_room(std::span<const Index> tokens);

@@ -36,7 +36,7 @@ HEADWISE_API KvCache<AnyStorage, AnyStorage>::KvCache(std::span<const LayerShape
   for (const Index l : layer_of_storage_) {
     const LayerShape& shape = shapes[index(l)];
     storages_.emplace_back(detail::LayerTilesOptions{
-        .format = {*options_.key_storage, *options_.value_storage, shape.num_kv_heads, shape.head_dim, shape.value_dim},
+        .format = detail::format_of(shape, *options_.key_storage, *options_.value_storage),
         .num_sequences = options_.num_sequences,
         .max_tokens = shape.window > 0 ? detail::kMaxTokens : max_tokens,
         .window = shape.window,
@@ -73,7 +73,8 @@ HEADWISE_API KvCache<> KvCache<AnyStorage, AnyStorage>::copy() const {
 
 HEADWISE_API LayerShape KvCache<AnyStorage, AnyStorage>::layer_shape(Index layer) const {
   const detail::LayerTilesOptions& of = at(layer).options();
-  return {of.format.num_kv_heads, of.format.head_dim, of.format.value_dim, of.window, of.num_sink_tokens};
+  return {of.format.num_kv_heads, of.format.head_dim,      of.format.value_dim, of.window,
+          of.num_sink_tokens,     of.format.values_in_keys};
 }
 HEADWISE_API Index KvCache<AnyStorage, AnyStorage>::bytes() const {
   Index total = 0;
@@ -102,13 +103,10 @@ HEADWISE_API Index KvCache<AnyStorage, AnyStorage>::bytes_used() const {
 // --- append ---
 
 HEADWISE_API void KvCache<AnyStorage, AnyStorage>::check_append(Index layer, Index sequences, const ConstArray& k,
-                                                                const ConstArray& v, const Rope* rope) const {
+                                                                const std::optional<ConstArray>& v,
+                                                                const Rope* rope) const {
   check_is_producer(layer);
-  const TileFormat& shape = at(layer).format();
-  detail::check_rows("k", k, sequences, k.tokens, shape.num_kv_heads, shape.head_dim);
-  detail::check_rows("v", v, sequences, k.tokens, shape.num_kv_heads, shape.value_dim);
-  require(!rope || rope->head_dim() == shape.head_dim, "head_dim (", rope ? rope->head_dim() : 0,
-          ") of the Rope must be that of the keys (", shape.head_dim, ")");
+  detail::check_appended(layer, at(layer).format(), sequences, k, v, rope);
 }
 
 /// That `tokens` more of a sequence of `stored` ones can be had room for.
@@ -126,7 +124,7 @@ HEADWISE_API Index KvCache<AnyStorage, AnyStorage>::larger(const detail::LayerTi
 }
 
 HEADWISE_API void KvCache<AnyStorage, AnyStorage>::append_to(Index layer, Index first_sequence, Index sequences,
-                                                             const ConstArray& k, const ConstArray& v,
+                                                             const ConstArray& k, const std::optional<ConstArray>& v,
                                                              const Rope* rope) {
   check_append(layer, sequences, k, v, rope);
   if (k.tokens == 0) return;  // there may be no memory to point into
@@ -140,8 +138,8 @@ HEADWISE_API void KvCache<AnyStorage, AnyStorage>::append_to(Index layer, Index 
 }
 
 HEADWISE_API void KvCache<AnyStorage, AnyStorage>::append_packed(Index layer, std::span<const Index> offsets,
-                                                                 const ConstArray& k, const ConstArray& v,
-                                                                 const Rope* rope) {
+                                                                 const ConstArray& k,
+                                                                 const std::optional<ConstArray>& v, const Rope* rope) {
   check_append(layer, 1, k, v, rope);
   detail::check_offsets(offsets, num_sequences(), k.tokens);
   auto& tiles = storages_[storage_of(layer)];
@@ -160,7 +158,7 @@ HEADWISE_API void KvCache<AnyStorage, AnyStorage>::append_packed(Index layer, st
       rows.tokens = count(b);
       return rows;
     };
-    tiles.append(b, rows_of(k), rows_of(v), 0, rope);
+    tiles.append(b, rows_of(k), v ? std::optional(rows_of(*v)) : std::nullopt, 0, rope);
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -111,9 +112,9 @@ class LayerTiles {
     return result;
   }
 
-  /// Writes k and v of their sequence b behind the stored tokens of `sequence`, keys turned to their positions where there
+  /// Writes k and v (unset where values are in the keys) of their sequence b behind the stored tokens of `sequence`, keys turned to their positions where there
   /// is a rope. There must be room.
-  void append(Index sequence, const ConstArray& k, const ConstArray& v, Index b, const Rope* rope) {
+  void append(Index sequence, const ConstArray& k, const std::optional<ConstArray>& v, Index b, const Rope* rope) {
     auto& [kept, slot_of] = at(sequence);
     const Index stored = kept.end, slot = slot_of;
     kept = grown(kept, k.tokens);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -126,6 +127,25 @@ class PagedCache<AnyStorage, AnyStorage> {
     append_packed(layer, ids, offsets, View<const A>(k).array(), View<const B>(v).array(), &rope);
   }
 
+  /// The same for layers whose values are in their keys (LayerShape::values_in_keys): k alone.
+  template <ElementType A>
+  void append(Index layer, const SequenceId& id, View<A> k) {
+    append_one(layer, id, View<const A>(k).array(), std::nullopt, nullptr);
+  }
+  template <ElementType A>
+  void append(Index layer, const SequenceId& id, View<A> k, const Rope& rope) {
+    append_one(layer, id, View<const A>(k).array(), std::nullopt, &rope);
+  }
+  template <ElementType A>
+  void append_ragged(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets, View<A> k) {
+    append_packed(layer, ids, offsets, View<const A>(k).array(), std::nullopt, nullptr);
+  }
+  template <ElementType A>
+  void append_ragged(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets, View<A> k,
+                     const Rope& rope) {
+    append_packed(layer, ids, offsets, View<const A>(k).array(), std::nullopt, &rope);
+  }
+
   /// Sees that `tokens` more can be appended to a sequence, in every layer, without wanting pages. Throws OutOfPages.
   void reserve(const SequenceId& id, Index tokens) { reserve(std::span(&id, 1), std::span(&tokens, 1)); }
   /// The same for several sequences, all or none: tokens[b] for ids[b].
@@ -212,9 +232,10 @@ class PagedCache<AnyStorage, AnyStorage> {
   /// A new sequence whose table fill(table) makes.
   template <class Fill>
   SequenceId make(Fill fill);
-  void append_one(Index layer, const SequenceId& id, const ConstArray& k, const ConstArray& v, const Rope* rope);
+  void append_one(Index layer, const SequenceId& id, const ConstArray& k, const std::optional<ConstArray>& v,
+                  const Rope* rope);
   void append_packed(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets, const ConstArray& k,
-                     const ConstArray& v, const Rope* rope);
+                     const std::optional<ConstArray>& v, const Rope* rope);
 
   /// What reorder works in, kept so that it allocates nothing.
   struct ReorderMemory {

@@ -27,7 +27,8 @@ inline void check_paged_options(const PagedOptions& options, Index num_pages, st
   for (std::size_t i = 0; i < layers.size(); ++i)
     require(layers[i].window == 0, "layers[", i, "].window (", layers[i].window,
             ") must be 0 in a PagedCache: pages keep every token");
-  check_options({.key_channel_scales = options.key_channel_scales}, layers, sharing);
+  check_options({.hadamard_keys = options.hadamard_keys, .key_channel_scales = options.key_channel_scales}, layers,
+                sharing);
 }
 
 /// `count` tokens of an array from `first` on.
@@ -58,8 +59,7 @@ inline PagedCache<>::PagedCache(std::span<const LayerShape> layers, const KvShar
                                                        : storage_of_layer_[index(sharing.source(l))]);
     if (!sharing.is_producer(l)) continue;
     const LayerShape& shape = shapes[index(l)];
-    tiles.emplace_back(TileFormat{keys, values, shape.num_kv_heads, shape.head_dim, shape.value_dim}, num_pages,
-                       options.page_tokens,
+    tiles.emplace_back(detail::format_of(shape, keys, values), num_pages, options.page_tokens,
                        options.key_channel_scales.empty() ? std::vector<float>{} : options.key_channel_scales[index(l)],
                        options.hadamard_keys);
     layer_of_storage_.push_back(l);
@@ -73,7 +73,10 @@ inline PagedCache<>::PagedCache(std::span<const LayerShape> layers, const KvShar
 
 inline LayerShape PagedCache<>::layer_shape(Index layer) const {
   const TileFormat& format = store_->tiles(storage_of(layer)).format();
-  return {format.num_kv_heads, format.head_dim, format.value_dim};
+  return {.num_kv_heads = format.num_kv_heads,
+          .head_dim = format.head_dim,
+          .value_dim = format.value_dim,
+          .values_in_keys = format.values_in_keys};
 }
 inline Index PagedCache<>::page_bytes() const {
   Index total = 0;
@@ -130,21 +133,18 @@ inline Index PagedCache<>::register_prefix(const SequenceId& id, std::span<const
   return store_->enter(table, tokens, salt);
 }
 
-inline void PagedCache<>::append_one(Index layer, const SequenceId& id, const ConstArray& k, const ConstArray& v,
-                                     const Rope* rope) {
+inline void PagedCache<>::append_one(Index layer, const SequenceId& id, const ConstArray& k,
+                                     const std::optional<ConstArray>& v, const Rope* rope) {
   const Index offsets[] = {0, k.tokens};
   append_packed(layer, std::span(&id, 1), offsets, k, v, rope);
 }
 inline void PagedCache<>::append_packed(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets,
-                                        const ConstArray& k, const ConstArray& v, const Rope* rope) {
+                                        const ConstArray& k, const std::optional<ConstArray>& v, const Rope* rope) {
   const Index storage = storage_of(layer);
   check_is_producer(layer);
   const TileFormat& format = store_->tiles(storage).format();
   sequences_->check_distinct(ids);
-  detail::check_rows("k", k, 1, k.tokens, format.num_kv_heads, format.head_dim);
-  detail::check_rows("v", v, 1, k.tokens, format.num_kv_heads, format.value_dim);
-  require(!rope || rope->head_dim() == format.head_dim, "head_dim (", rope ? rope->head_dim() : 0,
-          ") of rope must be that of the layer (", format.head_dim, ")");
+  detail::check_appended(layer, format, 1, k, v, rope);
   detail::check_offsets(offsets, std::ssize(ids), k.tokens);
 
   const auto range = [&](Index b) {
@@ -159,7 +159,8 @@ inline void PagedCache<>::append_packed(Index layer, std::span<const SequenceId>
     const Index first = offsets[index(b)];
     detail::write_tokens(
         format, [&, table = table](Index g, Index i) { return store_->tile(storage, *table, g, i); }, begin,
-        detail::token_rows(k, first, end - begin), detail::token_rows(v, first, end - begin), 0, rope,
+        detail::token_rows(k, first, end - begin),
+        v ? std::optional(detail::token_rows(*v, first, end - begin)) : std::nullopt, 0, rope,
         store_->tiles(storage).key_transform(), [](Index, const std::byte*, Index, Index) {});
     table->tokens[index(storage)] = end;
   }
@@ -202,6 +203,7 @@ inline void PagedCache<>::check_held(const SequenceId& id, Index first, Index la
     const Index dim = layer_shape(layer).head_dim;
     require(rope->head_dim() == dim, "head_dim (", rope->head_dim(), ") of the Rope of layer ", layer,
             " must be that of the layer (", dim, ")");
+    detail::check_turns_keys_alone(rope, store_->tiles(storage_of(layer)).format());
     rope->turn_between(0);  // refuses what cannot move keys
   }
 }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <optional>
 
 #include "headwise/cache/key_transform.hpp"
 #include "headwise/core/heads.hpp"
@@ -40,9 +41,9 @@ struct BlockTarget {
   Index kv_head;
 };
 
-/// Writes the first `count` rows of keys and values. Where given, `rope` turns each key by its entry of `turns`; then
-/// `transform` is applied. Sees to the padding of dimensions.
-void write_block(const BlockTarget& to, const RowSource& keys, const RowSource& values, const Rope* rope,
+/// Writes the first `count` rows of keys and values (unset where these are in the keys). Where given, `rope` turns each key
+/// by its entry of `turns`; then `transform` is applied. Sees to the padding of dimensions.
+void write_block(const BlockTarget& to, const RowSource& keys, const std::optional<RowSource>& values, const Rope* rope,
                  const RopeTurn* turns, const KeyTransform& transform);
 
 /// The numbers in one slot: head_dim of the key, or value_dim of the value. Keys as they are stored, transformed.
@@ -51,20 +52,22 @@ void read_stored_value(const TileFormat& format, const std::byte* tile, Index sl
 
 /// Copies `count` tokens from slot `from_slot` on of one tile to slots `to_slot` … of another, or of the same if from_slot
 /// is not below to_slot, bit for bit; blocks may be crossed. With a rope, keys are turned by `turn` on the way: read,
-/// turned and stored anew, which rounds them once more (not the values).
+/// turned and stored anew, which rounds them once more (not the values, where these are apart).
 void move_slots(const TileFormat& format, Index kv_head, const std::byte* from, Index from_slot, std::byte* to,
                 Index to_slot, Index count, const Rope* rope, const RopeTurn* turn, const KeyTransform& transform);
 
 /// Slots [from, to) become unwritten ones: finite.
 void clear_slots(const TileFormat& format, std::byte* tile, Index from, Index to);
 
-/// Writes `count` tokens of one sequence behind the `stored` ones: k and v [sequence b][token][kv_head][dim].
+/// Writes `count` tokens of one sequence behind the `stored` ones: k and v [sequence b][token][kv_head][dim], v unset where
+/// values are in the keys.
 /// tile_at(kv_head, i) points to tile i: std::byte*. A tile that is begun but not filled is cleared first, so that what a
 /// kernel loads from an unwritten slot is finite. observe(kv_head, tile, first slot, count) sees each block when it is
 /// written, those of a head in order. Where given, `rope` turns keys to their positions, which are their token numbers.
 template <class TileAt, class Observe>
-void write_tokens(const TileFormat& format, TileAt tile_at, Index stored, const ConstArray& k, const ConstArray& v,
-                  Index b, const Rope* rope, const KeyTransform& transform, Observe observe) {
+void write_tokens(const TileFormat& format, TileAt tile_at, Index stored, const ConstArray& k,
+                  const std::optional<ConstArray>& v, Index b, const Rope* rope, const KeyTransform& transform,
+                  Observe observe) {
   const Index count = k.tokens;
   RopeTurn turns[kBlockTokens];
   for (Index done = 0; done < count;) {
@@ -74,8 +77,11 @@ void write_tokens(const TileFormat& format, TileAt tile_at, Index stored, const 
     for (Index g = 0; g < format.num_kv_heads; ++g) {
       std::byte* const tile = tile_at(g, token / kTileTokens);
       if (slot == 0 && count - done < kTileTokens) std::fill_n(tile, format.bytes(), std::byte{0});
-      write_block({&format, tile, slot, block, g}, RowSource(k, b, done, g), RowSource(v, b, done, g), rope, turns,
-                  transform);
+      const BlockTarget target{&format, tile, slot, block, g};
+      const RowSource keys(k, b, done, g);
+      std::optional<RowSource> values;
+      if (v) values.emplace(*v, b, done, g);
+      write_block(target, keys, values, rope, turns, transform);
       observe(g, static_cast<const std::byte*>(tile), slot, block);
     }
     done += block;
@@ -154,8 +160,8 @@ inline void encode_rows(const RowSource& source, Index count, Index dim, Index p
   }
 }
 
-HEADWISE_API void write_block(const BlockTarget& to, const RowSource& keys, const RowSource& values, const Rope* rope,
-                              const RopeTurn* turns, const KeyTransform& transform) {
+HEADWISE_API void write_block(const BlockTarget& to, const RowSource& keys, const std::optional<RowSource>& values,
+                              const Rope* rope, const RopeTurn* turns, const KeyTransform& transform) {
   const TileFormat& format = *to.format;
   with_storage(format.key_storage, [&]<Storage S>() {
     CodeRows<S> rows;
@@ -167,10 +173,11 @@ HEADWISE_API void write_block(const BlockTarget& to, const RowSource& keys, cons
                    rows);
     put_keys<S>(to.tile, format.head_dim, to.slot, to.count, rows);
   });
+  if (!values) return;
   with_storage(format.value_storage, [&]<Storage S>() {
     CodeRows<S> rows;
     encode_rows<S>(
-        values, to.count, format.value_dim, padded_value_dim(format.value_dim), false, [](Index, float*) {}, rows);
+        *values, to.count, format.value_dim, padded_value_dim(format.value_dim), false, [](Index, float*) {}, rows);
     put_values<S>(to.tile + format.key_bytes(), format.value_dim, to.slot, to.count, rows);
   });
 }
@@ -183,6 +190,12 @@ HEADWISE_API void read_stored_key(const TileFormat& format, const std::byte* til
   });
 }
 HEADWISE_API void read_stored_value(const TileFormat& format, const std::byte* tile, Index slot, float* out) {
+  if (format.values_in_keys) {
+    float key[kMaxHeadDim];
+    read_stored_key(format, tile, slot, key);
+    std::copy_n(key, format.value_dim, out);
+    return;
+  }
   with_storage(format.value_storage, [&]<Storage S>() {
     CodeRows<S> rows;
     get_values<S>(tile + format.key_bytes(), format.value_dim, slot, 1, rows);
@@ -212,12 +225,13 @@ HEADWISE_API void move_slots(const TileFormat& format, Index kv_head, const std:
       }
       put_keys<S>(to, dim, b, block, rows);
     });
+    done += block;
+    if (format.values_in_keys) continue;
     with_storage(format.value_storage, [&]<Storage S>() {
       CodeRows<S> rows;
       get_values<S>(from + format.key_bytes(), format.value_dim, a, block, rows);
       put_values<S>(to + format.key_bytes(), format.value_dim, b, block, rows);
     });
-    done += block;
   }
 }
 
@@ -228,10 +242,11 @@ HEADWISE_API void clear_slots(const TileFormat& format, std::byte* tile, Index f
       CodeRows<S> rows{};
       put_keys<S>(tile, format.head_dim, done, block, rows);
     });
-    with_storage(format.value_storage, [&]<Storage S>() {
-      CodeRows<S> rows{};
-      put_values<S>(tile + format.key_bytes(), format.value_dim, done, block, rows);
-    });
+    if (!format.values_in_keys)
+      with_storage(format.value_storage, [&]<Storage S>() {
+        CodeRows<S> rows{};
+        put_values<S>(tile + format.key_bytes(), format.value_dim, done, block, rows);
+      });
     done += block;
   }
 }

@@ -19,7 +19,8 @@ class TileMemory {
  public:
   TileMemory() = default;
   explicit TileMemory(Index bytes)
-      : data_(static_cast<std::byte*>(::operator new(static_cast<std::size_t>(bytes), alignment(bytes)))), bytes_(bytes) {
+      : data_(static_cast<std::byte*>(::operator new(static_cast<std::size_t>(bytes), alignment(bytes)))),
+        bytes_(bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
     if (bytes >= kHugePage) madvise(data_, static_cast<std::size_t>(bytes), MADV_HUGEPAGE);  // a hint: may fail
 #endif

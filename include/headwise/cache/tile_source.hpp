@@ -39,6 +39,8 @@ void for_each_tile(const TokenRange& range, F f) {
 ///     are finite (caches zero them);
 ///   - pointers stay valid while attention runs: a cache is not changed during a call.
 ///
+/// Where format().values_in_keys, TilePointers::values is never looked at.
+///
 /// A source may say more, where it has these members:
 ///   key_transform()      → KeyTransform: what was done to keys before they were stored, and is to be done to queries
 ///   kept(sequence)       → TokenRange: which tokens are still there, its end num_tokens(sequence); all of them otherwise.

@@ -27,14 +27,14 @@ struct Extent<dynamic> {
 
 }  // namespace detail
 
-/// Largest head_dim and value_dim.
-inline constexpr Index kMaxHeadDim = 512;
+/// Largest head_dim and value_dim: the latent of DeepSeek-V2 and its rotated part, 512 + 64.
+inline constexpr Index kMaxHeadDim = 576;
 
 /// The shape of an attention layer. `Heads<32, 8, 128>` and `Heads<>{32, 8, 128}` are the same shape, one known at
 /// compile time and one at run time; any count may be `dynamic`.
 ///   num_heads     query heads, at least 1
 ///   num_kv_heads  heads of K and V, 1 … num_heads (num_heads: MHA, 1: MQA, between: GQA)
-///   head_dim      length of a query and of a key, 1 … 512
+///   head_dim      length of a query and of a key, 1 … 576
 ///   value_dim     length of a value and of an output; 0 or unset: head_dim
 /// Throws std::invalid_argument when a count is out of range. num_heads need not be a multiple of num_kv_heads: then a
 /// HeadMap says which query head reads which KV head.
@@ -44,8 +44,8 @@ class Heads {
   static_assert(NumKvHeads == dynamic || NumKvHeads >= 1, "num_kv_heads must be at least 1");
   static_assert(NumHeads == dynamic || NumKvHeads == dynamic || NumKvHeads <= NumHeads,
                 "num_kv_heads must not exceed num_heads");
-  static_assert(HeadDim == dynamic || (HeadDim >= 1 && HeadDim <= kMaxHeadDim), "head_dim must be 1 to 512");
-  static_assert(ValueDim == dynamic || (ValueDim >= 1 && ValueDim <= kMaxHeadDim), "value_dim must be 1 to 512");
+  static_assert(HeadDim == dynamic || (HeadDim >= 1 && HeadDim <= kMaxHeadDim), "head_dim must be 1 to 576");
+  static_assert(ValueDim == dynamic || (ValueDim >= 1 && ValueDim <= kMaxHeadDim), "value_dim must be 1 to 576");
 
  public:
   static constexpr bool is_static =

@@ -17,6 +17,8 @@
 // A lane of int4 is 8 codes in 4 bytes: byte j holds element j in its low half and element j + 4 in its high half, so that
 // a mask and a shift give two lanes of 4 bytes. Scales (core/quantize.hpp) are bf16: one per token of int8, [64]; of int4
 // one per token and 32 dimensions, [dims/32][64].
+//
+// Where values are the first dimensions of the keys (TileFormat::values_in_keys), there is a K tile alone.
 
 namespace headwise {
 
@@ -71,10 +73,14 @@ struct TileFormat {
   Index num_kv_heads;
   Index head_dim;
   Index value_dim;
+  /// Whether values are the first value_dim (at most head_dim) dimensions of the keys, and stored as these alone: multi-head
+  /// latent attention in its absorbed form. A tile is a K tile then, value_storage is key_storage.
+  bool values_in_keys = false;
 
   Index key_bytes() const { return key_tile_bytes(key_storage, head_dim); }
+  Index value_bytes() const { return values_in_keys ? 0 : value_tile_bytes(value_storage, value_dim); }
   /// Of one tile of one KV head, K and V.
-  Index bytes() const { return key_bytes() + value_tile_bytes(value_storage, value_dim); }
+  Index bytes() const { return key_bytes() + value_bytes(); }
   friend bool operator==(const TileFormat&, const TileFormat&) = default;
 };
 

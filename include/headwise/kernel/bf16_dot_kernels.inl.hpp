@@ -6,6 +6,8 @@
 #include "headwise/kernel/softmax.inl.hpp"
 #include "headwise/kernel/scores.inl.hpp"
 #include "headwise/kernel/weighted_sum.inl.hpp"
+#include "headwise/kernel/transpose.inl.hpp"
+#include "headwise/kernel/values_of_keys.inl.hpp"
 
 /// `table` of the ISA below, with bf16 in pairs.
 constexpr TileKernels with_bf16_dot(TileKernels table, Isa isa) {
@@ -15,6 +17,7 @@ constexpr TileKernels with_bf16_dot(TileKernels table, Isa isa) {
   table.widen_rows[bf16] = kNeverWiden;
   table.scores[bf16] = scores<StepBf16Dot>;
   table.weighted_sum[bf16] = weighted_sum<StepBf16Dot>;
+  table.values_of_keys[bf16] = values_of_bf16_keys;
   table.softmax = softmax;
   table.rescale = rescale;
   return table;

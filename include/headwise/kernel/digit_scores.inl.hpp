@@ -24,7 +24,6 @@ HEADWISE_INLINE M digit_score_rows(const ScoreArgs& args, const SoftmaxState* so
   const CodeStrides strides{Codes::kSteps * kBlockTokens * 4, kBlockTokens * 4,
                             kLanes == kBlockTokens ? block_bytes : kLanes * 4};
   LinesAhead ahead(args.ahead, span.part, span.parts, steps * NV);
-  M over = none();
   const Index token = span.first;
   const char* keys =
       static_cast<const char*>(args.keys) + token / kBlockTokens * block_bytes + token % kBlockTokens * 4;
@@ -46,15 +45,10 @@ HEADWISE_INLINE M digit_score_rows(const ScoreArgs& args, const SoftmaxState* so
   } while (Codes::kScaleGroup < kMaxHeadDim && d < dim);
   HEADWISE_UNROLL for (int i = 0; i < MR; ++i) {
     const F unit = splat(DigitRow{rows + i * a_stride, dim}.unit());
-    HEADWISE_UNROLL for (int j = 0; j < NV; ++j) {
-      const F score = pin(s[i][j] * unit);  // else g++ contracts it with what follows, on one of the two ways
-      if (softmax)
-        over = over | weigh(score, splat(softmax->max[row + i]), *softmax, row + i, token + j * kLanes);
-      else
-        store(args.scores + (row + i) * kTileTokens + token + j * kLanes, score);
-    }
+    // pinned, else g++ contracts it with what follows, on one of the two ways
+    HEADWISE_UNROLL for (int j = 0; j < NV; ++j) s[i][j] = pin(s[i][j] * unit);
   }
-  return over;
+  return deliver<MR, NV>(s, args, softmax, row, token);
 }
 
 template <class Codes>

@@ -9,7 +9,10 @@
 #include "headwise/kernel/weighted_sum.inl.hpp"
 #include "headwise/kernel/rows.inl.hpp"
 #include "headwise/kernel/transforms.inl.hpp"
+#include "headwise/kernel/mass.inl.hpp"
+#include "headwise/kernel/transpose.inl.hpp"
 #include "headwise/kernel/pack.inl.hpp"
+#include "headwise/kernel/values_of_keys.inl.hpp"
 #include "headwise/kernel/widen.inl.hpp"
 #include "headwise/kernel/row_products.inl.hpp"
 
@@ -44,14 +47,18 @@ constexpr void add_storage(TileKernels& table) {
 constexpr TileKernels make_kernels() {
   TileKernels table{};
   table.isa = kIsa;
+  table.lanes = kLanes;
   table.row_products = row_products;
   table.prepare_row = prepare_row;
   table.finish_row = finish_row;
   table.blend = blend;
-  table.softcap = softcap;
-  table.alibi = alibi;
+  table.transform = transform;
+  table.scale_scores = scale_scores;
+  table.exp2_difference = exp2_difference;
+  table.add_mass = add_mass;
   table.softmax = softmax;
   table.rescale = rescale;
+  table.values_of_keys[static_cast<int>(Storage::f32)] = values_of_f32_keys;
   add_storage<StepF32>(table);
   add_storage<StepF16>(table);
   add_storage<StepBf16>(table);

@@ -1,42 +1,17 @@
 // SPDX-License-Identifier: MIT
 // The caller's row-major memory to tiles: data movement only.
 
-typedef std::uint32_t Words4 __attribute__((vector_size(16)));
-typedef std::uint16_t Halves8 __attribute__((vector_size(16)));
-#if defined(__x86_64__)
-typedef std::uint32_t Words16 __attribute__((vector_size(64)));
-typedef std::uint16_t Halves16 __attribute__((vector_size(32)));
-#endif
-
-/// {a0, b0, a1, b1, …} of the low or the high halves of two vectors.
-template <class V, std::size_t... I>
-HEADWISE_INLINE V interleave_low(V a, V b, std::index_sequence<I...>) {
-  return __builtin_shufflevector(a, b, (I / 2 + I % 2 * sizeof...(I))...);
-}
-template <class V, std::size_t... I>
-HEADWISE_INLINE V interleave_high(V a, V b, std::index_sequence<I...>) {
-  return __builtin_shufflevector(a, b, (I / 2 + (1 + I % 2 * 2) * sizeof...(I) / 2)...);
-}
-template <class V>
-using Units = std::make_index_sequence<sizeof(V) / sizeof(V{}[0])>;
-
-/// An N × N block of units from byte `at` of N rows on: out[u·out_stride + t] = rows[t][at + u]. Strides in bytes. log2 N
-/// rounds of perfect shuffles transpose N vectors of N units. Rows kRowsAhead further are asked for meanwhile.
+/// An N × N block of units from byte `at` of N rows on: out[u·out_stride + t] = rows[t][at + u]. Strides in bytes. Rows
+/// kRowsAhead further are asked for meanwhile.
 template <class V>
 HEADWISE_INLINE void transpose_block(const char* const* rows, Index at, char* out, Index out_stride) {
   constexpr int N = sizeof(V) / sizeof(V{}[0]);
-  V v[N], w[N];
+  V v[N];
   HEADWISE_UNROLL for (int t = 0; t < N; ++t) {
     __builtin_prefetch(rows[t + kRowsAhead] + at, 0, 3);
     std::memcpy(&v[t], rows[t] + at, sizeof(V));
   }
-  HEADWISE_UNROLL for (int round = 1; round < N; round *= 2) {
-    HEADWISE_UNROLL for (int i = 0; i < N / 2; ++i) {
-      w[2 * i] = interleave_low(v[i], v[i + N / 2], Units<V>{});
-      w[2 * i + 1] = interleave_high(v[i], v[i + N / 2], Units<V>{});
-    }
-    HEADWISE_UNROLL for (int i = 0; i < N; ++i) v[i] = w[i];
-  }
+  transpose(v);
   HEADWISE_UNROLL for (int u = 0; u < N; ++u) std::memcpy(out + u * out_stride, &v[u], sizeof(V));
 }
 

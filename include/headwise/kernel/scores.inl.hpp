@@ -72,6 +72,27 @@ HEADWISE_INLINE void score_tile(const char* a, Index a_stride, const ScoreArgs& 
   }
 }
 
+/// Finished scores of MR rows are transformed in memory, by code compiled once, and written or weighed.
+template <int MR, int NV>
+HEADWISE_INLINE M deliver(F (&s)[MR][NV], const ScoreArgs& args, const SoftmaxState* softmax, Index row, Index token) {
+  float* const at = args.scores + row * kTileTokens + token;
+  if (args.transform || !softmax) {
+    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j)
+        store(at + i * kTileTokens + j * kLanes, s[i][j]);
+  }
+  if (args.transform) {
+    args.transform->apply(*args.transform, args.scores, row, MR, token, NV * kLanes);
+    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) s[i][j] =
+        load(at + i * kTileTokens + j * kLanes);
+  }
+  M over = none();
+  if (softmax) {
+    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) over =
+        over | weigh(s[i][j], splat(softmax->max[row + i]), *softmax, row + i, token + j * kLanes);
+  }
+  return over;
+}
+
 /// MR rows from `row` on against a span of tokens, NV vectors at a time. Finished scores are written, or weighed while the
 /// next block loads.
 template <class Step, int MR, int NV>
@@ -83,13 +104,7 @@ HEADWISE_INLINE M score_rows(const ScoreArgs& args, const SoftmaxState* softmax,
   for (Index token = span.first; token < span.first + span.tokens; token += NV * kLanes) {
     F s[MR][NV];
     score_tile<Step, MR, NV>(static_cast<const char*>(args.queries) + row * a_stride, a_stride, args, token, ahead, s);
-    if (softmax) {
-      HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) over =
-          over | weigh(s[i][j], splat(softmax->max[row + i]), *softmax, row + i, token + j * kLanes);
-    } else {
-      HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j)
-          store(args.scores + (row + i) * kTileTokens + token + j * kLanes, s[i][j]);
-    }
+    over = over | deliver<MR, NV>(s, args, softmax, row, token);
   }
   return over;
 }

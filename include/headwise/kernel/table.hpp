@@ -53,6 +53,26 @@ struct AheadArgs {
   const char* rows[kTileTokens / kBlockTokens] = {};
 };
 
+/// What options do to the scores of a row, and the row as options know it.
+struct ScoreRowInfo {
+  Index sequence, head, position;
+  float slope;        // of ALiBi
+  const float* bias;  // a relative bias by distance key − position
+};
+
+/// softcap → ALiBi → relative bias, of the scores of rows that meet a tile.
+struct ScoreTransform {
+  /// Applies itself to `rows` × `tokens` of scores [rows][64] from (row, token) on: whole vectors. TileKernels::transform.
+  void (*apply)(const ScoreTransform&, float* scores, Index row, Index rows, Index token, Index tokens);
+  const ScoreRowInfo* rows;
+  float inverse_cap, cap;  // s → cap·tanh(inverse_cap·s); cap 0: none
+  bool alibi;              // adds −slope·|key − position|
+  bool bias;               // adds bias[key − position]·bias_factor; a tile's first distance is clamped to these:
+  Index bias_begin, bias_end;
+  float bias_factor;
+  Index first;  // position of the tile's first token
+};
+
 /// Rows that meet one K tile.
 struct ScoreArgs {
   const void* queries;  // [rows][padded head_dim], prepared
@@ -63,6 +83,7 @@ struct ScoreArgs {
   Index tokens;    // 1 … 64: scores of the tokens up to here (rounded up to what suits) are computed, the rest left
   const Index* ends;  // [rows] or null: instead of `tokens`, of each row; never falling
   AheadArgs ahead;
+  const ScoreTransform* transform = nullptr;  // of the scores, before anything else is done with them; null: none
 };
 
 /// Online softmax over the tiles of a row, rescaled lazily: weights are 2^(score − max) with `max` the first visible
@@ -89,6 +110,15 @@ struct SumArgs {
   AheadArgs ahead;
 };
 
+/// Rows' weights of one tile, to be summed over the rows.
+struct MassArgs {
+  const void* weights;  // of the first row, [64] of `operand`, f32 or bf16_pair; weight·factor at most 2^23
+  Operand operand;
+  const float* factors;  // of the first row
+  Index rows, step;      // at most 2^9 − 1; every step-th row
+  std::uint32_t* mass;   // [64], out: Σ weight·factor, each rounded to an integer first
+};
+
 /// A projection: y[token][output] = x[token]·weight[output] + bias[output], rows of x `x_stride` floats apart, of y
 /// `y_stride`, of weight `inputs`.
 struct ProductArgs {
@@ -107,6 +137,7 @@ struct ProductArgs {
 /// C++. All functions take 64-bit sizes, write only what they name and never allocate or throw.
 struct TileKernels {
   Isa isa;
+  int lanes;  // of f32 in a vector: 4, 8 or 16
   /// From this many rows on, a tile of the storage type is widened to f32 first: `scores` and `weighted_sum` of that type
   /// are for fewer rows, and null where it is 1. A type with another operand than f32 is never widened.
   Index widen_rows[kStorages];
@@ -119,8 +150,8 @@ struct TileKernels {
   /// output row: `dim` sums times `factor`, rounded to `storage`.
   void (*finish_row)(const float* sums, Index dim, float factor, void* out, Storage storage);
 
-  /// Scores of a tile. Without a softmax they are written, for a mask or a transform. With one, of a whole visible tile,
-  /// only their weights are, made while the next block of keys loads; returns whether some row needs `rescale`: then
+  /// Scores of a tile, transformed. Without a softmax they are written, for a mask. With one, of a whole visible tile, only
+  /// their weights are (where there is a transform, the scores as well), made while the next block of keys loads; returns whether some row needs `rescale`: then
   /// `sum` is not updated yet and the scores are to be had by another call. Weights for bf16 pairs come of keys in pairs
   /// only (`fuses`).
   bool (*scores[kStorages])(const ScoreArgs&, const SoftmaxState* softmax);
@@ -139,6 +170,10 @@ struct TileKernels {
   void (*widen_keys[kStorages])(const void* tile, Index head_dim, float* out);
   void (*widen_values[kStorages])(const void* tile, Index value_dim, float* out);
 
+  /// A V tile (value_dim) of the first dimensions of a K tile's keys, all of one storage type; null for those of
+  /// which values are made in f32 (values_made_of).
+  void (*values_of_keys[kStorages])(const void* keys, Index head_dim, Index value_dim, void* values);
+
   /// `tokens` rows (1 … 64, each dense in dim, anywhere) of a storage type of arrays to a tile of it; the rest is zeroed. Behind
   /// them `rows` names kRowsAhead more, any addresses: those are asked for, not read.
   void (*pack_keys[kStorages])(const char* const* rows, Index tokens, Index head_dim, void* tile);
@@ -146,10 +181,12 @@ struct TileKernels {
   /// Whether a V tile (value_dim padded) holds neither infinity nor NaN.
   bool (*all_finite[kStorages])(const void* values, Index value_dim);
 
-  /// s → limit·tanh(inverse·s) over `count` (a multiple of 64) scores.
-  void (*softcap)(float* scores, Index count, float inverse, float limit);
-  /// s[j] += −slope·|first + j| over 64 scores.
-  void (*alibi)(float* scores, float slope, float first);
+  void (*transform)(const ScoreTransform&, float* scores, Index row, Index rows, Index token, Index tokens);
+  /// scores[i] *= factor over `count` (a multiple of 64); returns whether some is −infinity or NaN then.
+  bool (*scale_scores)(float* scores, Index count, float factor);
+  /// out[i] = 2^(a[i] − b[i]) over `count` (a multiple of 16) floats.
+  void (*exp2_difference)(const float* a, const float* b, Index count, float* out);
+  void (*add_mass)(const MassArgs&);
 
   /// Each y is summed in one order that `inputs` alone decides.
   void (*row_products)(const ProductArgs&);
@@ -160,6 +197,8 @@ struct TileKernels {
     const Operand kept = operand[static_cast<int>(values)];
     return kept == Operand::digits ? Operand::f32 : kept;
   }
+  /// As what rows meet values that are made of keys of a storage type: pairs of bf16 as such, all else in f32.
+  Storage values_made_of(Storage keys) const { return values_of_keys[static_cast<int>(keys)] ? keys : Storage::f32; }
   /// Whether `scores` of these keys can make weights of `weights`.
   bool fuses(Storage keys, Operand weights) const {
     return weights == Operand::f32 || operand[static_cast<int>(keys)] == weights;

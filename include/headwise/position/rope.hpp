@@ -5,6 +5,7 @@
 #include <array>
 #include <cmath>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "headwise/core/heads.hpp"
@@ -26,9 +27,12 @@ struct RopeOptions {
   RopeStyle style = RopeStyle::half_split;
   /// theta; above 0.
   double base = 10000.0;
-  /// Dimensions that turn, the first of each head; even, 2 … head_dim. 0: all. The rest passes unchanged.
+  /// Dimensions that turn, those from rotary_begin on of each head; even, 2 … head_dim − rotary_begin. 0: all of these. The
+  /// rest passes unchanged.
   Index rotary_dim = 0;
   RopeScaling scaling{};
+  /// The first dimension that turns; 0 but where the part that turns is the last one, as in multi-head latent attention.
+  Index rotary_begin = 0;
   friend bool operator==(const RopeOptions&, const RopeOptions&) = default;
 };
 
@@ -44,13 +48,16 @@ struct RopeTurn {
 /// also on the sequence's length), never on what is rotated with it or on threads.
 class Rope {
  public:
-  /// Throws std::invalid_argument on a head_dim outside 1 … 512, an odd or too large rotary_dim and impossible settings.
+  /// Throws std::invalid_argument on a head_dim outside 1 … 576, an odd or too large rotary_dim and impossible settings.
   explicit Rope(Index head_dim, const RopeOptions& options = {}) : options_(options), head_dim_(head_dim) {
     require(head_dim >= 1 && head_dim <= kMaxHeadDim, "head_dim (", head_dim, ") of RoPE must be 1 to ", kMaxHeadDim);
-    if (options_.rotary_dim == 0) options_.rotary_dim = head_dim;
+    const Index begin = options_.rotary_begin;
+    require(begin >= 0 && begin <= head_dim, "rotary_begin (", begin, ") must be 0 to head_dim (", head_dim, ")");
+    if (options_.rotary_dim == 0) options_.rotary_dim = head_dim - begin;
     const Index rotary = options_.rotary_dim;
-    require(rotary >= 2 && rotary <= head_dim && rotary % 2 == 0, "rotary_dim (", rotary,
-            ") must be even and 2 to head_dim (", head_dim, ")");
+    require(rotary >= 2 && rotary <= head_dim - begin && rotary % 2 == 0, "rotary_dim (", rotary,
+            ") must be even and 2 to head_dim (", head_dim, ")", begin > 0 ? " less rotary_begin (" : "",
+            begin > 0 ? std::to_string(begin) + ")" : "");
     detail::require_positive("base", options_.base);
     detail::check_scaling(options_.scaling, options_.base, rotary);
     frequencies_.resize(static_cast<std::size_t>(rotary / 2));
@@ -161,6 +168,7 @@ class Rope {
 
   /// Elements `stride` apart.
   void turn_head(const RopeTurn& turn, float* x, Index stride) const {
+    x += options_.rotary_begin * stride;
     const Index pairs = options_.rotary_dim / 2;
     const bool interleaved = options_.style == RopeStyle::interleaved;
     const Index step = (interleaved ? 2 : 1) * stride, partner = (interleaved ? 1 : pairs) * stride;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <span>
 
@@ -9,6 +10,7 @@
 #include "headwise/core/head_map.hpp"
 #include "headwise/core/index.hpp"
 #include "headwise/score/relative_bias.hpp"
+#include "headwise/score/score_function.hpp"
 
 namespace headwise {
 
@@ -26,7 +28,7 @@ struct Temperature {
 };
 
 /// How scores are made and which keys a query sees. Applied in this order:
-///   scale · temperature → softcap → ALiBi, relative bias → masks → softmax, with sink logits → ·V
+///   scale · temperature → softcap → ALiBi, relative bias → score function → masks → softmax, with sink logits → ·V
 ///
 /// Positions. Token i of Tq query tokens of a sequence with Tk keys stands at p = Tk − Tq + i (bottom-right aligned):
 /// the newest query stands at the newest key, so prefill, appending to a cache and decode are one rule.
@@ -60,8 +62,10 @@ struct Options {
   std::span<const float> alibi_slopes{};
   /// T5's relative position bias of each query head; null: none. Read during the call only.
   const RelativeBias* relative_bias = nullptr;
+  /// The user's own change of a score, last of all; none by default. Refers to the user's object.
+  ScoreFunction score_function{};
   /// gpt-oss: a score of each query head that takes part in the softmax and has no value: the weights of the keys add up to
-  /// less than 1 and lse holds it too. A row without keys gives 0 and lse sink_logits[head]. Where partial results are
+  /// less than 1 and lse holds it too. −∞: none. A row without keys gives 0 and lse sink_logits[head]. Where partial results are
   /// merged, of one part only. Empty: none.
   std::span<const float> sink_logits{};
   /// Keys of each sequence, 0 … what the source holds; empty: all. What lies beyond is never read.
@@ -99,6 +103,14 @@ inline void check_options(const Options& options, Index num_heads) {
   require(options.num_sink_tokens >= 0, "num_sink_tokens (", options.num_sink_tokens, ") must be at least 0");
   if (options.window_right)
     require(*options.window_right >= 0, "window_right (", *options.window_right, ") must be at least 0");
+  if (options.chunk_size)
+    require(*options.chunk_size >= 1, "chunk_size (", *options.chunk_size, ") must be at least 1");
+  if (options.temperature) {
+    require(options.temperature->floor_scale >= 1, "floor_scale (", options.temperature->floor_scale,
+            ") of temperature must be at least 1");
+    require(std::isfinite(options.temperature->strength), "strength (", options.temperature->strength,
+            ") of temperature must be finite");
+  }
   if (!options.alibi_slopes.empty()) {
     require(std::ssize(options.alibi_slopes) == num_heads, "alibi_slopes (", options.alibi_slopes.size(),
             " slopes) must hold one slope per query head (", num_heads, ")");
@@ -109,6 +121,13 @@ inline void check_options(const Options& options, Index num_heads) {
   if (options.relative_bias)
     require(options.relative_bias->num_heads() == num_heads, "relative_bias (of ", options.relative_bias->num_heads(),
             " heads) must be of num_heads (", num_heads, ") query heads");
+  if (!options.sink_logits.empty()) {
+    require(std::ssize(options.sink_logits) == num_heads, "sink_logits (", options.sink_logits.size(),
+            " logits) must hold one logit per query head (", num_heads, ")");
+    for (std::size_t h = 0; h < options.sink_logits.size(); ++h)
+      require(options.sink_logits[h] < std::numeric_limits<float>::infinity(), "sink_logits[", h, "] (",
+              options.sink_logits[h], ") must be finite, or -infinity for none");
+  }
 }
 
 }  // namespace detail

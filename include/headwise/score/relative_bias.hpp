@@ -9,6 +9,7 @@
 
 #include "headwise/core/error.hpp"
 #include "headwise/core/index.hpp"
+#include "headwise/core/log2_units.hpp"
 #include "headwise/core/tile_layout.hpp"
 
 namespace headwise {
@@ -73,14 +74,14 @@ class RelativeBias {
   }
 
   /// The biases of a head for kTileTokens consecutive distances from `distance` on, in units of log2 as kernels keep
-  /// scores.
+  /// scores. One behind another from first_distance() to last_distance(), which stand for those beyond.
   const float* of_tile(Index head, Index distance) const {
-    return expanded_.data() + head * width() + std::clamp(distance, -reach(), options_.max_distance) + reach();
+    return expanded_.data() + head * width() + std::clamp(distance, first_distance(), last_distance()) + reach();
   }
+  Index first_distance() const { return -reach(); }
+  Index last_distance() const { return options_.max_distance; }
 
  private:
-  static constexpr float kLog2e = 1.4426950408889634f;
-
   RelativeBias(std::span<const float> table, Index num_heads, Index of_next_head, Index of_next_bucket,
                const RelativeBiasOptions& options)
       : num_heads_(num_heads), options_(options) {
@@ -90,7 +91,7 @@ class RelativeBias {
         table_.push_back(table[static_cast<std::size_t>(h * of_next_head + b * of_next_bucket)]);
     expanded_.reserve(static_cast<std::size_t>(num_heads * width()));
     for (Index h = 0; h < num_heads; ++h)
-      for (Index d = -reach(); d <= reach(); ++d) expanded_.push_back((*this)(h, d) * kLog2e);
+      for (Index d = -reach(); d <= reach(); ++d) expanded_.push_back((*this)(h, d) * detail::kLog2e);
   }
 
   static void check(std::span<const float> table, Index num_heads, const RelativeBiasOptions& options) {

@@ -26,6 +26,7 @@ HEADWISE_INLINE F accumulate(F acc, F a, F b) {
 }
 HEADWISE_INLINE F max(F a, F b) { return (F)_mm256_max_ps((__m256)a, (__m256)b); }
 HEADWISE_INLINE F min(F a, F b) { return (F)_mm256_min_ps((__m256)a, (__m256)b); }
+HEADWISE_INLINE F reciprocal(F x) { return splat(1.0f) / x; }
 HEADWISE_INLINE M none() { return M{}; }
 HEADWISE_INLINE M not_le(F a, F b) { return (M)_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_NLE_UQ); }
 HEADWISE_INLINE bool any(M m) { return _mm256_movemask_ps((__m256)m) != 0; }

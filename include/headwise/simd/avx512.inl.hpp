@@ -27,6 +27,11 @@ HEADWISE_INLINE F fma(F a, F b, F c) { return (F)_mm512_fmadd_ps((__m512)a, (__m
 HEADWISE_INLINE F accumulate(F acc, F a, F b) { return fma(a, b, acc); }
 HEADWISE_INLINE F max(F a, F b) { return (F)_mm512_mask_max_ps((__m512)a, 0xffff, (__m512)a, (__m512)b); }
 HEADWISE_INLINE F min(F a, F b) { return (F)_mm512_mask_min_ps((__m512)a, 0xffff, (__m512)a, (__m512)b); }
+HEADWISE_INLINE F reciprocal(F x) {
+  // one step of Newton's from 2^-14; a division takes as long as all of a softcap else
+  const F y = (F)_mm512_maskz_rcp14_ps(0xffff, (__m512)x);
+  return fma(y, fma(-x, y, splat(1.0f)), y);
+}
 HEADWISE_INLINE M none() { return {0}; }
 HEADWISE_INLINE M not_le(F a, F b) { return {_mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NLE_UQ)}; }
 HEADWISE_INLINE bool any(M m) { return m.bits != 0; }

@@ -21,6 +21,7 @@ HEADWISE_INLINE F fma(F a, F b, F c) { return a * b + c; }
 HEADWISE_INLINE F accumulate(F acc, F a, F b) { return fma(a, b, acc); }
 HEADWISE_INLINE F max(F a, F b) { return (F)_mm_max_ps((__m128)a, (__m128)b); }
 HEADWISE_INLINE F min(F a, F b) { return (F)_mm_min_ps((__m128)a, (__m128)b); }
+HEADWISE_INLINE F reciprocal(F x) { return splat(1.0f) / x; }
 HEADWISE_INLINE M none() { return M{}; }
 HEADWISE_INLINE M not_le(F a, F b) { return (M)_mm_cmpnle_ps((__m128)a, (__m128)b); }
 HEADWISE_INLINE bool any(M m) { return _mm_movemask_ps((__m128)m) != 0; }

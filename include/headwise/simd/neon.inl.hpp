@@ -25,6 +25,7 @@ HEADWISE_INLINE F fma(F a, F b, F c) { return (F)vfmaq_f32((float32x4_t)c, (floa
 HEADWISE_INLINE F accumulate(F acc, F a, F b) { return fma(a, b, acc); }
 HEADWISE_INLINE F max(F a, F b) { return (F)vmaxq_f32((float32x4_t)a, (float32x4_t)b); }
 HEADWISE_INLINE F min(F a, F b) { return (F)vminq_f32((float32x4_t)a, (float32x4_t)b); }
+HEADWISE_INLINE F reciprocal(F x) { return splat(1.0f) / x; }
 HEADWISE_INLINE M none() { return M{}; }
 HEADWISE_INLINE M not_le(F a, F b) { return ~(M)vcleq_f32((float32x4_t)a, (float32x4_t)b); }
 HEADWISE_INLINE bool any(M m) { return vmaxvq_u32((uint32x4_t)m) != 0; }

@@ -18,6 +18,7 @@
 //   fma(a, b, c)                   a·b + c; one rounding, except on the baseline (no FMA there): two
 //   accumulate(acc, a, b)          acc + a·b, as fma; meant to stay in acc's register
 //   max(a, b) min(a, b)            NaN where b is NaN
+//   reciprocal(x)                  1/x within 2 ulp, for x of 1 … 2^126; NaN for NaN
 //   not_le(a, b)                   M: lanes where a <= b does not hold; true where either is NaN
 //   reduce_add(v) reduce_max(v)    one fixed order of additions
 //   fraction(x)                    x − n of an integer n that leaves 0 … 1; finite for −∞, NaN for NaN; x <= 127

@@ -17,8 +17,8 @@
 // A saved sequence as bytes, numbers little-endian:
 //   preamble  0 magic, 8 bytes   8 byte-order mark, u32   12 version, u32   16 bytes of the header (preamble, storages,
 //             checksum), u64   24 bytes of the tiles, u64   32 number of storages, u64
-//   storages  56 bytes each: u32 storage type of keys, of values, num_kv_heads, head_dim, value_dim, transform (1: Hadamard,
-//             2: channel scales); u64 hash of the channel scales, sinks, begin, end of the tokens held
+//   storages  56 bytes each: u32 storage type of keys, of values, num_kv_heads, head_dim, value_dim, flags (1: Hadamard, 2: channel
+//             scales, 4: values are the first value_dim dimensions of the keys, tiles hold K alone); u64 hash of the channel scales, sinks, begin, end of the tokens held
 //   checksum  u64: XXH64 of all before it
 //   tiles     [storage][kv_head][tile that holds a token]{K tile | V tile}, as they lie in memory, slots without a token 0
 //   checksum  u64: XXH64 of the tiles, seeded by the first checksum
@@ -102,7 +102,8 @@ HEADWISE_API std::vector<std::byte> encode_header(SavedHeader& header) {
     const TokenRange& kept = header.kept[s];
     for (const Index field :
          {Index(format.key_storage), Index(format.value_storage), format.num_kv_heads, format.head_dim,
-          format.value_dim, Index{transform.hadamard} + 2 * Index{transform.has_channel_scales}})
+          format.value_dim,
+          Index{transform.hadamard} + 2 * Index{transform.has_channel_scales} + 4 * Index{format.values_in_keys}})
       put_number(bytes, static_cast<std::uint32_t>(field));
     put_number(bytes, transform.channel_scales_hash);
     for (const Index field : {kept.sinks, kept.begin, kept.end}) put_number(bytes, std::int64_t{field});
@@ -145,9 +146,13 @@ inline void parse_storage(std::span<const std::byte> bytes, Index s, std::string
   format.num_kv_heads = field(2, "num_kv_heads", 1, kMaxSavedKvHeads);
   format.head_dim = field(3, "head_dim", 1, kMaxHeadDim);
   format.value_dim = field(4, "value_dim", 1, kMaxHeadDim);
-  const Index transform = field(5, "transform of keys", 0, 3);
-  header.storages.push_back(
-      {format, {(transform & 1) != 0, (transform & 2) != 0, get_number<std::uint64_t>(bytes, at + 24)}});
+  const Index flags = field(5, "transform of keys", 0, 7);
+  format.values_in_keys = (flags & 4) != 0;
+  if (format.values_in_keys && (format.value_storage != format.key_storage || format.value_dim > format.head_dim))
+    fail_file(name, at + 16, "values (", name_of(format.value_storage), ", value_dim ", format.value_dim,
+              ") of storage ", s, " must be the first dimensions of the keys (", name_of(format.key_storage),
+              ", head_dim ", format.head_dim, "), as its flags say");
+  header.storages.push_back({format, {(flags & 1) != 0, (flags & 2) != 0, get_number<std::uint64_t>(bytes, at + 24)}});
   const TokenRange kept{get_number<std::int64_t>(bytes, at + 32), get_number<std::int64_t>(bytes, at + 40),
                         get_number<std::int64_t>(bytes, at + 48)};
   if (!(0 <= kept.sinks && kept.sinks <= kept.begin && kept.begin <= kept.end && kept.end <= kMaxSavedTokens))
@@ -170,6 +175,7 @@ inline void check_same_layout(std::span<const StorageLayout> file, std::span<con
     same("storage type of keys", name_of(have.key_storage), name_of(want.key_storage));
     same("storage type of values", name_of(have.value_storage), name_of(want.value_storage));
     same("num_kv_heads", have.num_kv_heads, want.num_kv_heads);
+    same("having values in keys", have.values_in_keys, want.values_in_keys);
     same("head_dim", have.head_dim, want.head_dim);
     same("value_dim", have.value_dim, want.value_dim);
     const SavedTransform &done = file[s].transform, &expected = cache[s].transform;
