@@ -43,7 +43,8 @@ double Rows::largest_norm() const {
 }
 
 template <class Source>
-Results attend(const Rows& queries, const Source& source, Index value_dim, const Options& options) {
+Results attend(const Rows& queries, const Source& source, Index value_dim, const Options& options,
+               const std::optional<Scores>& scores) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const Index B = queries.sequences(), T = queries.tokens(), H = queries.heads();
   Index kv_heads = 0;
@@ -57,13 +58,18 @@ Results attend(const Rows& queries, const Source& source, Index value_dim, const
   with_type(queries.storage(), [&]<class Q>() {
     headwise::testing::Memory out(std::vector<float>(static_cast<std::size_t>(B * T * H * value_dim), nan),
                                   queries.storage(), B, T, H, value_dim);
-    attention(queries.view<Q>(), source, {out.view<Q>(), View<float>(results.lse.data(), B, T, H, 1)}, options);
+    Outputs outputs{out.view<Q>(), View<float>(results.lse.data(), B, T, H, 1)};
+    if (scores) {
+      results.scores.assign(static_cast<std::size_t>(B * T * H * scores->keys), nan);
+      outputs.scores.emplace(View<float>(results.scores.data(), B, T, H, scores->keys), scores->stage);
+    }
+    attention(queries.view<Q>(), source, outputs, options);
     results.output = out.packed();
   });
   return results;
 }
-template Results attend(const Rows&, const KvRows&, Index, const Options&);
-template Results attend(const Rows&, const KvCache<>&, Index, const Options&);
+template Results attend(const Rows&, const KvRows&, Index, const Options&, const std::optional<Scores>&);
+template Results attend(const Rows&, const KvCache<>&, Index, const Options&, const std::optional<Scores>&);
 
 KvCache<> cache_of(std::span<const std::pair<Rows, Rows>> keys_and_values) {
   const auto& [k, v] = keys_and_values.front();
@@ -113,6 +119,12 @@ double Arithmetic::of_output(double expected, double spread) const {
   const double smallest_step = outputs == Storage::f16 ? 0x1p-25 : 0x1p-126;
   const double size = std::abs(expected) + relative * spread;
   return relative * spread + (epsilon_of(outputs) + others_roundoff) * size + smallest_step;
+}
+
+double Arithmetic::of_weight(double expected) const {
+  const double relative = 2 * of_score() + 16 * kRoundoff + of_sums() +
+                          kSafety * others_roundoff * (2 + std::sqrt(static_cast<double>(num_keys)));
+  return relative * std::abs(expected) + 0x1p-126;
 }
 
 double Arithmetic::of_lse(double expected) const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -44,16 +45,24 @@ class Rows {
   Index heads_;
 };
 
-/// What a call gives, packed: output [sequence][token][head][value_dim], lse [sequence][token][head].
+/// What a call gives, packed: output [sequence][token][head][value_dim], lse [sequence][token][head], and where they were
+/// asked for, scores [sequence][token][head][key].
 struct Results {
-  std::vector<float> output, lse;
+  std::vector<float> output, lse, scores;
+};
+
+/// Scores of so many keys, at a stage.
+struct Scores {
+  ScoreStage stage;
+  Index keys;
 };
 
 /// Calls the library with queries as they lie and outputs of the queries' type.
 template <class Source>
-Results attend(const Rows& queries, const Source& source, Index value_dim, const Options& options);
-extern template Results attend(const Rows&, const KvRows&, Index, const Options&);
-extern template Results attend(const Rows&, const KvCache<>&, Index, const Options&);
+Results attend(const Rows& queries, const Source& source, Index value_dim, const Options& options,
+               const std::optional<Scores>& scores = {});
+extern template Results attend(const Rows&, const KvRows&, Index, const Options&, const std::optional<Scores>&);
+extern template Results attend(const Rows&, const KvCache<>&, Index, const Options&, const std::optional<Scores>&);
 
 /// A cache of keys and values as they are, those of the past first.
 KvCache<> cache_of(std::span<const std::pair<Rows, Rows>> keys_and_values);
@@ -75,6 +84,8 @@ struct Arithmetic {
   double of_output(double expected, double spread) const;
   double of_lse(double expected) const;
   double of_score() const;
+  /// Of a softmax weight.
+  double of_weight(double expected) const;
 
  private:
   double of_sums() const;

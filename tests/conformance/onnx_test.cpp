@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The node tests of ONNX's operator Attention: every case from rows and from a cache.
+#include "tests/conformance/mask_of.hpp"
 #include "tests/conformance/onnx_attention.hpp"
 #include "tests/conformance/suite.hpp"
 
@@ -55,20 +56,51 @@ void check_present(const Case& given, const KvCache<>& cache) {
   }
 }
 
+/// qk_matmul_output at the stage that its mode asks for, [sequence][head][query][key].
+std::optional<Scores> wanted_scores(const Case& given) {
+  const Tensor* scores = given.find("qk_matmul_output");
+  if (!scores) return {};
+  constexpr ScoreStage kStages[] = {ScoreStage::scaled, ScoreStage::softcapped, ScoreStage::biased, ScoreStage::weights};
+  const auto mode = static_cast<std::size_t>(given.attribute("qk_matmul_output_mode", 0));
+  return Scores{kStages[mode], scores->size(3)};
+}
+
+void check_scores(const Case& given, const OnnxAttention& call, const Results& results, std::string_view source) {
+  const std::optional<Scores> wanted = wanted_scores(given);
+  if (!wanted) return;
+  const Index T = call.queries().tokens(), H = call.queries().heads(), K = wanted->keys;
+  const auto place = [&](Index i) {
+    const Index t = i % K, h = i / K % H, q = i / K / H % T, b = i / K / H / T;
+    return ((b * H + h) * T + q) * K + t;
+  };
+  for (const bool is_exact : {true, false}) {
+    const Tensor& expected = given.at(is_exact ? "qk_matmul_output_f64" : "qk_matmul_output");
+    Arithmetic arithmetic = call.arithmetic();
+    if (!is_exact) arithmetic.others_roundoff = epsilon_of(call.queries().storage());
+    expect_near(
+        results.scores, [&](Index i) { return expected[place(i)]; },
+        [&](Index i) {
+          return wanted->stage == ScoreStage::weights ? arithmetic.of_weight(expected[place(i)]) : arithmetic.of_score();
+        },
+        std::string(source) + (is_exact ? ", scores in float64" : ", scores"));
+  }
+}
+
 TEST_P(Onnx, Case) {
   const Case given = file.read(GetParam());
   const OnnxAttention call(given);
-  const Options options = call.options();
-  if (call.mask()) GTEST_SKIP() << "masks";
+  Options options = call.options();
+  if (call.mask()) set_mask(options, *call.mask());
   const auto parts = call.keys_and_values();
   const KvCache<> cache = cache_of(parts);
   check_present(given, cache);
-  check_output(given, call, attend(call.queries(), cache, call.value_dim(), options), "cache");
-  if (!call.has_past()) {
-    const KvRows rows = rows_of(parts.front().first, parts.front().second);
-    check_output(given, call, attend(call.queries(), rows, call.value_dim(), options), "rows");
-  }
-  if (given.find("qk_matmul_output")) GTEST_SKIP() << "score outputs";
+  const auto check = [&](const auto& keys, std::string_view source) {
+    const Results results = attend(call.queries(), keys, call.value_dim(), options, wanted_scores(given));
+    check_output(given, call, results, source);
+    check_scores(given, call, results, source);
+  };
+  check(cache, "cache");
+  if (!call.has_past()) check(rows_of(parts.front().first, parts.front().second), "rows");
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, Onnx, ::testing::ValuesIn(indices_of(file)), CaseName{&file});
