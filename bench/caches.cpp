@@ -44,7 +44,7 @@ void declare(CLI::App& app, Arguments& args) {
       ->check(CLI::IsMember({"storage", "pages", "append", "moves", "prefix"}))
       ->capture_default_str();
   app.add_option("--head-dim", sizes.head_dim, "dimensions of a head")
-      ->check(CLI::Range(1, 512))
+      ->check(CLI::Range(1, 576))
       ->capture_default_str();
   app.add_option("--kv", sizes.kv_tokens, "tokens of the sequence that is decoded by storage type")
       ->check(tokens)

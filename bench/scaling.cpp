@@ -56,7 +56,7 @@ void declare(CLI::App& app, Arguments& args) {
   const CLI::Range up_to_4096(1, 4096);
   app.add_option("--heads", args.heads, "query heads")->check(up_to_4096)->capture_default_str();
   app.add_option("--kv-heads", args.kv_heads, "KV heads")->check(up_to_4096)->capture_default_str();
-  app.add_option("--head-dim", args.head_dim, "dimensions of a head")->check(CLI::Range(1, 512))->capture_default_str();
+  app.add_option("--head-dim", args.head_dim, "dimensions of a head")->check(CLI::Range(1, 576))->capture_default_str();
   app.add_option("--max-kv", args.curves.max_kv, "tokens in the cache, doubling up to here from 1024")
       ->check(CLI::Range(1, 1 << 24))
       ->capture_default_str();

@@ -45,7 +45,7 @@ void declare(CLI::App& app, Arguments& args) {
   app.add_option("--layers", args.layers, "attention layers")->check(up_to_4096)->capture_default_str();
   app.add_option("--heads", args.heads, "query heads")->check(up_to_4096)->capture_default_str();
   app.add_option("--kv-heads", args.kv_heads, "KV heads")->check(up_to_4096)->capture_default_str();
-  app.add_option("--head-dim", args.head_dim, "dimensions of a head")->check(CLI::Range(1, 512))->capture_default_str();
+  app.add_option("--head-dim", args.head_dim, "dimensions of a head")->check(CLI::Range(1, 576))->capture_default_str();
   app.add_option("--kv", args.tokens, "tokens in the cache")->check(CLI::Range(1, 1 << 22))->capture_default_str();
   app.add_option("--storage", args.storage, "storage type of the cache")
       ->check(CLI::IsMember({"f32", "f16", "bf16"}))

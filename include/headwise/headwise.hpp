@@ -18,11 +18,14 @@
 #include "headwise/core/view.hpp"
 
 // where tokens stand
+#include "headwise/position/qk_norm.hpp"
 #include "headwise/position/rope.hpp"
 #include "headwise/position/rope_scaling.hpp"
 
 // where keys and values come from
+#include "headwise/cache/append_options.hpp"
 #include "headwise/cache/channel_scales.hpp"
+#include "headwise/cache/eviction.hpp"
 #include "headwise/cache/key_transform.hpp"
 #include "headwise/cache/kv_blocks.hpp"
 #include "headwise/cache/kv_cache.hpp"
@@ -34,9 +37,13 @@
 // how scores are made and what a query sees
 #include "headwise/score/alibi.hpp"
 #include "headwise/score/interval.hpp"
+#include "headwise/score/mask.hpp"
+#include "headwise/score/mask_function.hpp"
 #include "headwise/score/options.hpp"
 #include "headwise/score/relative_bias.hpp"
 #include "headwise/score/score_function.hpp"
+#include "headwise/score/tile_set.hpp"
+#include "headwise/score/tree_mask.hpp"
 
 // which instructions run, on which threads
 #include "headwise/kernel/dispatch.hpp"
@@ -47,3 +54,7 @@
 
 // attention itself
 #include "headwise/attention/attention.hpp"
+#include "headwise/attention/select_tiles.hpp"
+#include "headwise/attention/tile_bounds.hpp"
+#include "headwise/attention/merge_results.hpp"
+#include "headwise/attention/differential.hpp"

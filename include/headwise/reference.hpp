@@ -45,11 +45,17 @@ struct Parameters {
   std::function<bool(Index head, Index i, Index t)> visible{};                    // empty: all are
   std::function<double(Index head, Index i, Index t)> added{};                    // a term of the score; −∞ hides
   std::function<double(double score, Index head, Index p, Index t)> transform{};  // the score, last of all
+  bool keep_scores = false;                                                       // fills what Result says of scores
 };
 
 struct Result {
   std::vector<double> output;  // [Tq][H][DV]
   std::vector<double> lse;     // [Tq][H] natural logarithm of the sum of exp(score)
+  // on request (keep_scores), [Tq][H][Tk] each; what does not exist is −inf, a weight 0
+  std::vector<double> scaled;      // scale·temperature·(q·k), of hidden keys too
+  std::vector<double> softcapped;  // these after the softcap
+  std::vector<double> scores;      // as they enter the softmax, hidden ones −inf
+  std::vector<double> weights;     // softmax of these, hidden ones 0
 };
 
 /// Whether the query at p does not see key t for where they stand.
@@ -70,7 +76,7 @@ inline bool hides(const Parameters& parameters, Index p, Index t) {
 /// Query token i stands at position p = Tk − Tq + i among the keys (lengths in place of Tk and Tq where given).
 ///   score  = scale·temperature·(q·k) → softcap → ALiBi, bias, added → transform
 ///   output = Σ softmax(score)·v over the visible keys
-/// A hidden key is never read, and a key whose score is −inf counts as not there. A query that sees no key, or that
+/// A hidden key is never read (but for scores before masks, where these are asked for), and a key whose score is −inf counts as not there. A query that sees no key, or that
 /// does not exist, has output 0 and lse −inf (one that exists, its sink logit where there is one). A NaN or an infinity that
 /// is visible goes where arithmetic takes it.
 inline Result attend(const Shape& shape, std::span<const double> q, std::span<const double> k,
@@ -85,11 +91,26 @@ inline Result attend(const Shape& shape, std::span<const double> q, std::span<co
   result.output.assign(static_cast<std::size_t>(Tq * H * DV), 0.0);
   result.lse.assign(static_cast<std::size_t>(Tq * H), -infinity);
 
+  if (parameters.keep_scores)
+    for (auto* const kept : {&result.scaled, &result.softcapped, &result.scores, &result.weights})
+      kept->assign(static_cast<std::size_t>(Tq * H * Tk), kept == &result.weights ? 0.0 : -infinity);
+
   std::vector<double> weights(static_cast<std::size_t>(Tk));
   for (Index i = 0; i < queries; ++i) {
     for (Index h = 0; h < H; ++h) {
       const Index p = keys - queries + i;
       const Index g = parameters.kv_head_of.empty() ? h / (H / G) : parameters.kv_head_of[static_cast<std::size_t>(h)];
+
+      const auto kept = [&](std::vector<double>& all, Index t) -> double& {
+        return all[static_cast<std::size_t>((i * H + h) * Tk + t)];
+      };
+      for (Index t = parameters.key_start; parameters.keep_scores && t < keys; ++t) {  // hidden or not
+        double dot = 0;
+        for (Index d = 0; d < D; ++d) dot += at(q, (i * H + h) * D + d) * at(k, (t * G + g) * D + d);
+        const double score = scale * dot * (parameters.temperature ? parameters.temperature(p) : 1.0), cap = parameters.softcap;
+        kept(result.scaled, t) = score;
+        kept(result.softcapped, t) = cap != 0 ? cap * std::tanh(score / cap) : score;
+      }
 
       double largest = -infinity;
       for (Index t = 0; t < keys; ++t) {
@@ -113,6 +134,9 @@ inline Result attend(const Shape& shape, std::span<const double> q, std::span<co
         if (score > largest || std::isnan(score)) largest = score;  // a NaN stays: no comparison with it is true
       }
 
+      for (Index t = 0; parameters.keep_scores && t < keys; ++t)
+        kept(result.scores, t) = weights[static_cast<std::size_t>(t)];
+
       double sink = -infinity;
       if (!parameters.sink_logits.empty()) sink = parameters.sink_logits[static_cast<std::size_t>(h)];
       if (largest == -infinity) {  // nothing visible
@@ -131,6 +155,7 @@ inline Result attend(const Shape& shape, std::span<const double> q, std::span<co
       for (Index t = 0; t < keys; ++t) {
         const double weight = weights[static_cast<std::size_t>(t)];
         if (weight == -infinity) continue;
+        if (parameters.keep_scores) kept(result.weights, t) = weight / sum;
         for (Index d = 0; d < DV; ++d)
           result.output[static_cast<std::size_t>((i * H + h) * DV + d)] += weight / sum * at(v, (t * G + g) * DV + d);
       }

@@ -48,6 +48,25 @@ TEST(Allocation, DecodingMakesNoneAfterTheFirstCall) {
       });
 }
 
+TEST(Allocation, DecodingWithNormAndRopeMakesNoneAfterTheFirstCall) {
+  const Inputs in({8, 2, 64}, 2, 1, 2100);
+  std::vector<float> out(2 * 8 * 64);
+  const View<const float> q(in.q.data(), 2, 1, 8, 64);
+  const View<float> output(out.data(), 2, 1, 8, 64);
+  const Gqa<8, 2, 64> attend;
+  const auto cache = cache_of<bf16>(in);
+  const QkNorm norm(64);
+  const Rope rope(64, {.scaling = DynamicNtkScaling{.factor = 2, .original_max_position = 100}});
+  const auto step = [&](Index position) {
+    const std::array<Index, 2> positions{position, 7};
+    attend(q, cache, output, {.query_norm = &norm, .query_rope = &rope, .query_positions = positions}, Promising{});
+  };
+  step(0);
+  const long before = allocations;
+  for (Index position = 1; position < 10; ++position) step(position);
+  EXPECT_EQ(allocations, before);
+}
+
 TEST(Allocation, GroupsThatChangeFromCallToCallMakeNone) {
   const Inputs in({8, 2, 64}, 2, 1, 2100);
   std::vector<float> out(2 * 8 * 64);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "headwise/reference.hpp"
+#include "tests/attention/mask_oracle.hpp"
 #include "tests/attention/run.hpp"
 
 // Expected results by the definition (headwise/reference.hpp), and how far the arithmetic may take the library from
@@ -93,7 +94,7 @@ class Expected {
   struct Row {
     double lse;
     double score_size;  // |q|·|k|·scale of the longest
-    double added_size;  // the largest term of ALiBi and of the relative bias, and the sink logit
+    double added_size;  // the largest terms of ALiBi, of the relative bias and of a mask, and the sink logit
   };
 
   static constexpr double kRoundoff = 0x1p-24, kSafety = 4;
@@ -136,6 +137,9 @@ class Expected {
       parameters.prefix_length = options_.prefix_lengths[static_cast<std::size_t>(b)];
     if (!options_.query_lengths.empty()) parameters.query_length = options_.query_lengths[static_cast<std::size_t>(b)];
 
+    const bool one_tree = options_.tree_mask && options_.tree_mask->rows() == Tq;
+    add_masks(parameters, options_, shape_, b, one_tree ? 0 : b * Tq);
+
     // |v| beside v: its weighted sum is the size that errors are relative to
     std::vector<double> both;
     for (std::size_t row = 0; row * static_cast<std::size_t>(DV) < v.size(); ++row)
@@ -148,7 +152,8 @@ class Expected {
 
     double scale = std::abs(parameters.scale.value_or(1 / std::sqrt(static_cast<double>(D))));
     if (parameters.temperature) scale *= std::max(1.0, std::abs(parameters.temperature(Tk)));
-    const double largest_key = largest_norm(k, D), largest_query = largest_norm(q, D);
+    const double largest_key = largest_norm(k, D), largest_query = largest_norm(q, D),
+                 added = largest_added(options_, shape_, b);
     for (Index i = 0; i < Tq; ++i)
       for (Index h = 0; h < H; ++h) {
         const std::size_t r = static_cast<std::size_t>(i * H + h);
@@ -161,7 +166,7 @@ class Expected {
         const double furthest = static_cast<double>(std::max(Tq, Tk));
         const double sink = sink_logits_.empty() ? 0 : std::abs(sink_logits_[static_cast<std::size_t>(h)]);
         rows_.push_back({result.lse[r], scale * largest_query * largest_key,
-                         slope * furthest + largest_bias(h, Tq, Tk) + (std::isinf(sink) ? 0 : sink)});
+                         slope * furthest + largest_bias(h, Tq, Tk) + added + (std::isinf(sink) ? 0 : sink)});
       }
   }
 

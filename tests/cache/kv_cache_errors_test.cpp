@@ -88,10 +88,10 @@ TEST(KvCache, ShapesOutOfRangeAreNamed) {
   expect_error([] { KvCache<float>(std::vector<LayerShape>{}, 4); }, {"layers (0)", "at least 1"});
   expect_error([&] { make({0, 8}); }, {"layers[1].num_kv_heads (0)", "must be 1 to"});
   expect_error([&] { make({Index{1} << 40, 8}); }, {"layers[1].num_kv_heads (1099511627776)", "must be 1 to"});
-  expect_error([&] { make({1, 0}); }, {"layers[1].head_dim (0)", "1 to 512"});
-  expect_error([&] { make({1, 513}); }, {"layers[1].head_dim (513)", "1 to 512"});
-  expect_error([&] { make({1, 8, -1}); }, {"layers[1].value_dim (-1)", "512"});
-  expect_error([&] { make({1, 8, 513}); }, {"layers[1].value_dim (513)", "512"});
+  expect_error([&] { make({1, 0}); }, {"layers[1].head_dim (0)", "1 to 576"});
+  expect_error([&] { make({1, 577}); }, {"layers[1].head_dim (577)", "1 to 576"});
+  expect_error([&] { make({1, 8, -1}); }, {"layers[1].value_dim (-1)", "576"});
+  expect_error([&] { make({1, 8, 577}); }, {"layers[1].value_dim (577)", "576"});
   expect_error([&] { make({1, 8}, 0); }, {"max_tokens (0)", "must be 1 to"});
   expect_error([&] { make({1, 8}, -5); }, {"max_tokens (-5)", "must be 1 to"});
   expect_error([&] { make({1, 8}, 5, {.num_sequences = 0}); }, {"num_sequences (0)", "at least 1"});

@@ -136,7 +136,7 @@ TEST(Restore, ClearsSlotsThatHoldNoTokens) {
     const View<const float> view(rows.data(), index == 0 ? 3 : 5, 1, 8);
     detail::write_tokens(
         cache.storage_format(0), [&](Index, Index) { return tile; }, index == 0 ? 0 : 6, view.array(), view.array(), 0,
-        nullptr, {}, [](Index, const std::byte*, Index, Index) {});
+        {}, {}, [](Index, const std::byte*, Index, Index) {});
     if (index == 1) std::memset(tile, 0xff, 4);
   });
   const auto layer = cache.layer();

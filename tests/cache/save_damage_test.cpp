@@ -100,10 +100,10 @@ TEST_F(SaveDamage, IsNoticedInFieldsThatNoWriterWrites) {
                 {48, 0, "num_kv_heads (0)"},
                 {48, 1 << 21, "num_kv_heads (2097152)"},
                 {52, 0, "head_dim (0)"},
-                {52, 513, "head_dim (513)"},
+                {52, 577, "head_dim (577)"},
                 {56, 0, "value_dim (0)"},
                 {56, 0xffffffffu, "value_dim (4294967295)"},
-                {60, 4, "transform of keys (4)"}};
+                {60, 8, "transform of keys (8)"}};
   for (const auto& field : fields) {
     std::string bytes = whole_;
     put_at(bytes, field.offset, field.value);

@@ -46,7 +46,7 @@ struct Tile {
     detail::write_tokens(
         format, [&](Index, Index) { return data(); }, stored,
         View<const float>(k.data(), count, 1, format.head_dim).array(),
-        View<const float>(v.data(), count, 1, format.value_dim).array(), 0, rope, transform,
+        View<const float>(v.data(), count, 1, format.value_dim).array(), 0, {.rope = rope}, transform,
         [](Index, const std::byte*, Index, Index) {});
   }
 };

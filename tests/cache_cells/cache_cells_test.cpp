@@ -52,7 +52,7 @@ class CacheCells : public ::testing::Test {
   Types types_{f32, f32};
 };
 
-using Kinds = ::testing::Types<Contiguous, Growing, Ring, Shared, Paged>;
+using Kinds = ::testing::Types<Contiguous, Growing, Ring, Shared, Latent, Paged, LatentPaged>;
 struct KindNames {
   template <class T>
   static std::string GetName(int) {
@@ -94,7 +94,7 @@ TYPED_TEST(CacheCells, AppendWithRope) {
         if (!cache.makes(l)) continue;
         Tokens tokens = model.fresh(l, count);
         const Packed<float> packed(tokens, model.shape(l));
-        cache.append(l, 1, packed.k, packed.v, Rope(model.shape(l).head_dim));
+        cache.append(l, 1, packed.k, packed.v, rope_of(model.shape(l)));
         for (Token& t : tokens) {
           turn(t, model.shape(l), std::ssize(model.at(1, l)));
           t.key_slack = 1;
@@ -200,7 +200,7 @@ TYPED_TEST(CacheCells, ShiftContext) {
   this->each("evict and turn keys (context shift)", [&](auto& cache, Model& model) {
     this->fill(cache, model);
     std::vector<Rope> ropes;
-    for (Index l = 0; l < kLayers; ++l) ropes.emplace_back(model.shape(l).head_dim);
+    for (Index l = 0; l < kLayers; ++l) ropes.push_back(rope_of(model.shape(l)));
     const Index tokens = std::ssize(model.at(0, 0));
     cache.evict(0, tokens - 60, tokens - 23, ropes);
     for (Index l = 0; l < kLayers; ++l) {
@@ -232,7 +232,7 @@ TYPED_TEST(CacheCells, KeepSinks) {
     this->each(kName, [&](auto& cache, Model& model) {
       this->fill(cache, model);
       std::vector<Rope> ropes;
-      for (Index l = 0; l < kLayers; ++l) ropes.emplace_back(model.shape(l).head_dim);
+      for (Index l = 0; l < kLayers; ++l) ropes.push_back(rope_of(model.shape(l)));
       const Index tokens = std::ssize(model.at(0, 0)), distance = tokens - 4 - 70;
       cache.evict(0, 4, 4 + distance, ropes);
       for (Index l = 0; l < kLayers; ++l) {

@@ -38,13 +38,22 @@ class InKvCache {
   bool makes(Index layer) const { return cache_.sharing().is_producer(layer); }
   template <class T>
   void append(Index layer, Index sequence, View<T> k, View<T> v) {
-    cache_.append(layer, sequence, k, v);
+    if (in_keys(layer))
+      cache_.append(layer, sequence, k);
+    else
+      cache_.append(layer, sequence, k, v);
   }
   void append(Index layer, Index sequence, View<const float> k, View<const float> v, const Rope& rope) {
-    cache_.append(layer, sequence, k, v, rope);
+    if (in_keys(layer))
+      cache_.append(layer, sequence, k, rope);
+    else
+      cache_.append(layer, sequence, k, v, rope);
   }
   void append_ragged(Index layer, std::span<const Index> offsets, View<const float> k, View<const float> v) {
-    cache_.append_ragged(layer, offsets, k, v);
+    if (in_keys(layer))
+      cache_.append_ragged(layer, offsets, k);
+    else
+      cache_.append_ragged(layer, offsets, k, v);
   }
   void truncate(Index sequence, Index tokens) { cache_.truncate(sequence, tokens); }
   void clear(Index sequence) { cache_.clear(sequence); }
@@ -71,6 +80,8 @@ class InKvCache {
   }
 
  private:
+  bool in_keys(Index layer) const { return layers_[Model::index(layer)].values_in_keys; }
+
   std::vector<LayerShape> layers_;
   KvCache<> cache_;
 };
@@ -107,26 +118,41 @@ struct Shared : InKvCache {
   }
 };
 
+/// Values are the first dimensions of the keys, and stored as these alone.
+struct Latent : InKvCache {
+  static constexpr const char* kName = "latent";
+  explicit Latent(const Types& types) : InKvCache(types, latent_layers(), KvSharing::none(kLayers), false) {}
+};
+
 /// A pool of pages, of which sequence b is ids[b].
-class Paged {
+class InPages {
  public:
-  static constexpr const char* kName = "paged";
-  explicit Paged(const Types& types)
-      : cache_(plain_layers(), 64, {.max_sequences = 8, .key_storage = types.keys, .value_storage = types.values}) {
+  InPages(const Types& types, const std::vector<LayerShape>& layers)
+      : layers_(layers),
+        cache_(layers_, 64, {.max_sequences = 8, .key_storage = types.keys, .value_storage = types.values}) {
     for (Index b = 0; b < kSequences; ++b) ids_.push_back(cache_.create());
   }
 
-  const std::vector<LayerShape>& layers() const { return plain_layers(); }
+  const std::vector<LayerShape>& layers() const { return layers_; }
   bool makes(Index) const { return true; }
   template <class T>
   void append(Index layer, Index sequence, View<T> k, View<T> v) {
-    cache_.append(layer, id(sequence), k, v);
+    if (in_keys(layer))
+      cache_.append(layer, id(sequence), k);
+    else
+      cache_.append(layer, id(sequence), k, v);
   }
   void append(Index layer, Index sequence, View<const float> k, View<const float> v, const Rope& rope) {
-    cache_.append(layer, id(sequence), k, v, rope);
+    if (in_keys(layer))
+      cache_.append(layer, id(sequence), k, rope);
+    else
+      cache_.append(layer, id(sequence), k, v, rope);
   }
   void append_ragged(Index layer, std::span<const Index> offsets, View<const float> k, View<const float> v) {
-    cache_.append_ragged(layer, ids_, offsets, k, v);
+    if (in_keys(layer))
+      cache_.append_ragged(layer, ids_, offsets, k);
+    else
+      cache_.append_ragged(layer, ids_, offsets, k, v);
   }
   void truncate(Index sequence, Index tokens) { cache_.truncate(id(sequence), tokens); }
   void clear(Index sequence) { cache_.clear(id(sequence)); }
@@ -157,10 +183,22 @@ class Paged {
   }
 
  private:
+  bool in_keys(Index layer) const { return layers_[Model::index(layer)].values_in_keys; }
   const SequenceId& id(Index sequence) const { return ids_[Model::index(sequence)]; }
 
+  std::vector<LayerShape> layers_;
   PagedCache<> cache_;
   std::vector<SequenceId> ids_;
+};
+
+struct Paged : InPages {
+  static constexpr const char* kName = "paged";
+  explicit Paged(const Types& types) : InPages(types, plain_layers()) {}
+};
+
+struct LatentPaged : InPages {
+  static constexpr const char* kName = "latent_paged";
+  explicit LatentPaged(const Types& types) : InPages(types, latent_layers()) {}
 };
 
 }  // namespace headwise::testing

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 #include <vector>
@@ -17,6 +18,19 @@ inline constexpr Index kLayers = 2, kSequences = 3;
 inline const std::vector<LayerShape>& plain_layers() {
   static const std::vector<LayerShape> layers{{2, 20, 24}, {1, 32, 32}};
   return layers;
+}
+
+/// The same of which values are the first dimensions of the keys.
+inline const std::vector<LayerShape>& latent_layers() {
+  static const std::vector<LayerShape> layers{
+      {.num_kv_heads = 2, .head_dim = 36, .value_dim = 24, .values_in_keys = true},
+      {.num_kv_heads = 1, .head_dim = 48, .value_dim = 32, .values_in_keys = true}};
+  return layers;
+}
+
+/// What turns the keys of a layer: all of their dimensions, or those that are not the value's.
+inline Rope rope_of(const LayerShape& shape) {
+  return Rope(shape.head_dim, {.rotary_begin = shape.values_in_keys ? shape.value_dim : 0});
 }
 
 /// The keys and values of one token in one layer, [kv_head][dim].
@@ -46,6 +60,8 @@ class Model {
       t.value.resize(index(s.num_kv_heads * s.value_dim));
       for (float& x : t.key) x = uniform(generator_);
       for (float& x : t.value) x = uniform(generator_);
+      for (Index g = 0; g < s.num_kv_heads && s.values_in_keys; ++g)
+        std::copy_n(t.key.begin() + g * s.head_dim, s.value_dim, t.value.begin() + g * s.value_dim);
     }
     return result;
   }
@@ -77,13 +93,13 @@ struct Packed {
 
 /// Turns the heads of a key by `distance` positions, in double, with the frequencies of plain RoPE of halves.
 inline void turn(Token& token, const LayerShape& shape, Index distance) {
-  const Index pairs = shape.head_dim / 2;
+  const Index begin = shape.values_in_keys ? shape.value_dim : 0, pairs = (shape.head_dim - begin) / 2;
   for (Index g = 0; g < shape.num_kv_heads; ++g)
     for (Index i = 0; i < pairs; ++i) {
       const double angle =
           static_cast<double>(distance) * std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(pairs));
-      float& x = token.key[Model::index(g * shape.head_dim + i)];
-      float& y = token.key[Model::index(g * shape.head_dim + i + pairs)];
+      float& x = token.key[Model::index(g * shape.head_dim + begin + i)];
+      float& y = token.key[Model::index(g * shape.head_dim + begin + i + pairs)];
       const double a = x, b = y;
       x = static_cast<float>(a * std::cos(angle) - b * std::sin(angle));
       y = static_cast<float>(b * std::cos(angle) + a * std::sin(angle));

@@ -11,7 +11,8 @@ namespace headwise::testing {
 
 namespace {
 
-constexpr const char* kKinds[] = {"contiguous", "growing", "ring", "shared", "paged", "KvRows", "KvBlocks"};
+constexpr const char* kKinds[] = {"contiguous", "growing",      "ring",   "shared",  "latent",
+                                  "paged",      "latent_paged", "KvRows", "KvBlocks"};
 
 /// Writes the table where HEADWISE_CELLS_TABLE says, when all tests have passed.
 class Writer : public ::testing::Environment {

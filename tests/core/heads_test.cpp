@@ -48,10 +48,10 @@ TEST(Heads, CountsOutOfRangeAreNamed) {
   expect_error([] { (void)Heads<>{4, 0, 64}; }, {"num_kv_heads (0)", "1 to num_heads (4)"});
   expect_error([] { (void)Heads<>{4, -1, 64}; }, {"num_kv_heads (-1)", "1 to num_heads (4)"});
   expect_error([] { (void)Heads<>{4, 5, 64}; }, {"num_kv_heads (5)", "1 to num_heads (4)"});
-  expect_error([] { (void)Heads<>{4, 2, 0}; }, {"head_dim (0)", "1 to 512"});
-  expect_error([] { (void)Heads<>{4, 2, 513}; }, {"head_dim (513)", "1 to 512"});
-  expect_error([] { (void)Heads<>{4, 2, 64, -1}; }, {"value_dim (-1)", "1 to 512"});
-  expect_error([] { (void)Heads<>{4, 2, 64, 513}; }, {"value_dim (513)", "1 to 512"});
+  expect_error([] { (void)Heads<>{4, 2, 0}; }, {"head_dim (0)", "1 to 576"});
+  expect_error([] { (void)Heads<>{4, 2, 577}; }, {"head_dim (577)", "1 to 576"});
+  expect_error([] { (void)Heads<>{4, 2, 64, -1}; }, {"value_dim (-1)", "1 to 576"});
+  expect_error([] { (void)Heads<>{4, 2, 64, 577}; }, {"value_dim (577)", "1 to 576"});
 }
 
 TEST(Heads, HeadCountsThatDoNotDivideAreAllowedHere) {

@@ -5,6 +5,8 @@
 
 #include <vector>
 
+#include "headwise/core/heads.hpp"
+
 namespace headwise {
 namespace {
 
@@ -25,23 +27,23 @@ void expect_injective(Index elements, Index dim, IndexOf index_of) {
 
 TEST(TileLayout, EveryKeyElementHasItsOwnPlaceInTheTile) {
   for (const Storage storage : kAll)
-    for (Index dim = 1; dim <= 512; ++dim)
+    for (Index dim = 1; dim <= kMaxHeadDim; ++dim)
       expect_injective(key_tile_bytes(storage, dim) / size_of(storage), dim,
                        [&](Index t, Index d) { return key_index(storage, dim, t, d); });
 }
 
 TEST(TileLayout, EveryValueElementHasItsOwnPlaceInTheTile) {
   for (const Storage storage : kAll)
-    for (Index dim = 1; dim <= 512; ++dim)
+    for (Index dim = 1; dim <= kMaxHeadDim; ++dim)
       expect_injective(value_tile_bytes(storage, dim) / size_of(storage), dim,
                        [&](Index t, Index d) { return value_index(storage, dim, t, d); });
 }
 
 TEST(TileLayout, PaddedTilesAreFilledWithoutGaps) {
   for (const Storage storage : kAll) {
-    for (Index dim = 8; dim <= 512; dim += 8)
+    for (Index dim = 8; dim <= kMaxHeadDim; dim += 8)
       EXPECT_EQ(key_index(storage, dim, 63, dim - 1) + 1, key_tile_bytes(storage, dim) / size_of(storage));
-    for (Index dim = 16; dim <= 512; dim += 16)
+    for (Index dim = 16; dim <= kMaxHeadDim; dim += 16)
       EXPECT_EQ(value_index(storage, dim, 63, dim - 1) + 1, value_tile_bytes(storage, dim) / size_of(storage));
   }
 }
@@ -75,7 +77,7 @@ TEST(TileLayout, ValuesComeInPanelsOf32DimsAndALastOneOf16) {
 
 TEST(TileLayout, TilesAreWholeCacheLines) {
   for (const Storage storage : kAll)
-    for (Index dim = 1; dim <= 512; ++dim) {
+    for (Index dim = 1; dim <= kMaxHeadDim; ++dim) {
       EXPECT_EQ(key_tile_bytes(storage, dim) % kTileAlignment, 0);
       EXPECT_EQ(value_tile_bytes(storage, dim) % kTileAlignment, 0);
     }

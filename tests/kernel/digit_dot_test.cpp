@@ -94,7 +94,7 @@ void check_scores(const TileKernels& kernels, Check expect_equal) {
   constexpr int s = static_cast<int>(CachedTile<T>::kStorage);
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
-  for (const Index dim : {1, 8, 24, 40, 64, 80, 128, 512}) {
+  for (const Index dim : {1, 8, 24, 40, 64, 80, 128, 512, 576}) {
     const CachedTile<T> cached(dim, 8, random);
     for (const Index rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 96}) {
       const Index padded = padded_head_dim(dim), bytes = row_bytes(Operand::digits, padded);
@@ -142,7 +142,7 @@ void check_sums(const TileKernels& kernels, Check expect_equal) {
   constexpr int s = static_cast<int>(CachedTile<T>::kStorage);
   std::mt19937 random(2);
   std::uniform_real_distribution<float> uniform(0, 1);
-  for (const Index dim : {1, 16, 20, 40, 64, 80, 128, 512}) {
+  for (const Index dim : {1, 16, 20, 40, 64, 80, 128, 512, 576}) {
     const CachedTile<T> cached(8, dim, random);
     for (const Index rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 96})
       for (const Index tokens : {1, 9, 63, 64}) {

@@ -78,7 +78,7 @@ void expect_reference(const Shape& s, const Options& options, bool own_memory) {
 TEST_F(EmulatedBf16Dot, AgreesWithTheReferenceOverShapesAndMasks) {
   const Shape shapes[] = {{4, 4, 64, 64, 1, 1},    {8, 2, 128, 128, 1, 300}, {9, 3, 64, 64, 5, 129}, {6, 2, 80, 80, 33, 100},
                           {5, 5, 46, 46, 7, 70},   {8, 1, 32, 48, 50, 1100}, {8, 2, 13, 7, 3, 65},   {71, 1, 64, 64, 1, 100},
-                          {4, 2, 16, 16, 5, 2},    {2, 1, 512, 512, 2, 64},  {13, 1, 8, 16, 2, 200}};
+                          {4, 2, 16, 16, 5, 2},    {2, 1, 576, 512, 2, 64},  {13, 1, 8, 16, 2, 200}};
   for (const Shape& shape : shapes)
     for (const bool own_memory : {false, true}) {
       expect_reference(shape, {}, own_memory);

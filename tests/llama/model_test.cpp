@@ -253,7 +253,7 @@ TEST(LlamaFile, NamesImpossibleSettings) {
   EXPECT_THAT(with([](TinyModel& m) { m.base = -1; }), HasSubstr("llama.rope.freq_base"));
   EXPECT_THAT(with([](TinyModel& m) { m.base = std::nanf(""); }), HasSubstr("llama.rope.freq_base"));
   EXPECT_THAT(with([](TinyModel& m) { m.epsilon = 0; }), HasSubstr("layer_norm_rms_epsilon"));
-  EXPECT_THAT(with([](TinyModel& m) { m.head_dim = 600; }), HasSubstr("600 dimensions and must have at most 512"));
+  EXPECT_THAT(with([](TinyModel& m) { m.head_dim = 600; }), HasSubstr("600 dimensions and must have at most 576"));
 }
 
 TEST(LlamaFile, NamesHeadsThatCannotBe) {

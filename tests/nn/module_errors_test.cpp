@@ -28,10 +28,10 @@ TEST(MultiHeadAttentionErrors, NameTheImpossibleOption) {
                {"num_heads (30)", "multiple of num_kv_heads (8)", "HeadMap"});
   expect_error(make({.hidden_size = 64, .num_heads = 4, .num_kv_heads = 0}), {"num_kv_heads (0)"});
   expect_error(make({.hidden_size = 64, .num_heads = 4, .num_kv_heads = 8}), {"num_kv_heads (8)", "num_heads (4)"});
-  expect_error(make({.hidden_size = 64, .num_heads = 4, .head_dim = 0}), {"head_dim (0)", "1 to 512"});
-  expect_error(make({.hidden_size = 4096, .num_heads = 4}), {"head_dim (1024)", "1 to 512"});
-  expect_error(make({.hidden_size = 64, .num_heads = 4, .value_dim = 0}), {"value_dim (0)", "1 to 512"});
-  expect_error(make({.hidden_size = 64, .num_heads = 4, .value_dim = 513}), {"value_dim (513)"});
+  expect_error(make({.hidden_size = 64, .num_heads = 4, .head_dim = 0}), {"head_dim (0)", "1 to 576"});
+  expect_error(make({.hidden_size = 4096, .num_heads = 4}), {"head_dim (1024)", "1 to 576"});
+  expect_error(make({.hidden_size = 64, .num_heads = 4, .value_dim = 0}), {"value_dim (0)", "1 to 576"});
+  expect_error(make({.hidden_size = 64, .num_heads = 4, .value_dim = 577}), {"value_dim (577)"});
   expect_error(make({.hidden_size = 60, .num_heads = 4, .rope = RopeOptions{}}), {"rotary_dim (15)", "even"});
   expect_error(make({.hidden_size = 64, .num_heads = 4, .rope = RopeOptions{.base = -1}}), {"base (-1)"});
   expect_error(make({.hidden_size = 64, .num_heads = 4, .scale = nan}), {"scale (nan)"});

@@ -136,11 +136,63 @@ TEST(RopeFrequencies, OfLlama32AreThoseOfTransformers) {
                                           {31, 9.4183067254349113e-08}});
 }
 
+// The figures of the last two scalings are those formulas of transformers, evaluated with 40 digits.
+LongRopeScaling two_lists() {
+  return {.short_factors = {1, 1.05, 1.1, 1.2, 1.25, 1.5, 2, 2.5},
+          .long_factors = {1.07, 1.12, 1.42, 2.13, 5.91, 16.12, 37.48, 64.5},
+          .original_max_position = 4096,
+          .factor = 32};
+}
+
+TEST(RopeFrequencies, OfLongRopeAreOfTheShortFactorsUpToTheOriginalContextAndOfTheLongOnesBeyond) {
+  const Rope rope(16, {.scaling = two_lists()});
+  const Figures small = {{0, 1.0}, {1, 0.30116930096841707}, {4, 0.008}, {7, 0.00012649110640673517}};
+  expect_frequencies(rope.frequencies(), small);
+  expect_frequencies(frequencies_at(rope, 4096), small);
+  expect_frequencies(
+      frequencies_at(rope, 4097),
+      {{0, 0.93457943925233639}, {1, 0.28234621965789098}, {4, 0.0016920473773265651}, {7, 4.9027560622765571e-6}});
+  EXPECT_TRUE(rope.depends_on_length());
+  EXPECT_DOUBLE_EQ(rope.attention_factor(), 1.1902380714238083);  // Phi-3's, of 4096 tokens to 131072
+}
+
+TEST(RopeFrequencies, OfLongRopeTakeItsAttentionFactorAndOfOneListServeEveryLength) {
+  LongRopeScaling scaling = two_lists();
+  scaling.attention_factor = 1.25;
+  scaling.short_factors = scaling.long_factors;
+  const Rope rope(16, {.scaling = scaling});
+  EXPECT_EQ(rope.attention_factor(), 1.25);
+  EXPECT_FALSE(rope.depends_on_length());
+  expect_frequencies(rope.frequencies(), {{1, 0.28234621965789098}, {7, 4.9027560622765571e-6}});
+}
+
+TEST(RopeFrequencies, OfProportionalRopeAreOfTheWholeHeadAndLeaveTheOtherPairsAlone) {  // Gemma 4's global layers
+  const Rope rope(512, {.base = 1e6, .scaling = ProportionalScaling{.proportion = 0.25}});
+  ASSERT_EQ(rope.frequencies().size(), 256u);
+  EXPECT_EQ(rope.num_pairs(), 64);
+  expect_frequencies(rope.frequencies(),
+                     {{0, 1.0}, {1, 0.9474635256553754}, {32, 0.17782794100389228}, {63, 0.033376246942920385}});
+  for (std::size_t i = 64; i < 256; ++i) EXPECT_EQ(rope.frequencies()[i], 0.0);
+  EXPECT_EQ(rope.attention_factor(), 1.0);
+}
+
+TEST(RopeFrequencies, OfProportionalRopeRoundThePairsDownAndTakeAFactor) {
+  const Rope rope(64, {.base = 1e6, .scaling = ProportionalScaling{.proportion = 0.3, .factor = 8}});
+  EXPECT_EQ(rope.num_pairs(), 9);
+  expect_frequencies(rope.frequencies(), {{0, 0.125}, {1, 0.081172703947026414}});
+  EXPECT_EQ(Rope(64, {.scaling = ProportionalScaling{.proportion = 0}}).num_pairs(), 0);
+}
+
 TEST(RopeFrequencies, OfAFactorOfOneArePlain) {
   const Rope plain(64, {.base = 1e4});
-  const RopeScaling scalings[] = {LinearScaling{}, DynamicNtkScaling{.original_max_position = 16},
+  const RopeScaling scalings[] = {LinearScaling{},
+                                  DynamicNtkScaling{.original_max_position = 16},
                                   YarnScaling{.original_max_position = 4096},
-                                  Llama3Scaling{.original_max_position = 8192}};
+                                  Llama3Scaling{.original_max_position = 8192},
+                                  ProportionalScaling{},
+                                  LongRopeScaling{.short_factors = std::vector<double>(32, 1.0),
+                                                  .long_factors = std::vector<double>(32, 1.0),
+                                                  .original_max_position = 4096}};
   for (const RopeScaling& scaling : scalings) {
     const Rope rope(64, {.base = 1e4, .scaling = scaling});
     EXPECT_EQ(rope.attention_factor(), 1.0);

@@ -79,11 +79,18 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Case{"half_split", 64, {.style = RopeStyle::half_split}},
         Case{"interleaved", 64, {.style = RopeStyle::interleaved, .base = 1e5}},
-        Case{"smallest", 2, {.style = RopeStyle::interleaved}}, Case{"largest", 512, {.style = RopeStyle::half_split}},
+        Case{"smallest", 2, {.style = RopeStyle::interleaved}}, Case{"largest", 576, {.style = RopeStyle::half_split}},
         Case{"partial_half_split", 80, {.style = RopeStyle::half_split, .rotary_dim = 32}},
         Case{"partial_interleaved", 45, {.style = RopeStyle::interleaved, .rotary_dim = 18}},
         Case{"linear", 32, {.scaling = LinearScaling{4.0}}},
         Case{"yarn", 64, {.scaling = YarnScaling{.factor = 16.0, .original_max_position = 4096}}},
+        Case{"proportional", 64, {.scaling = ProportionalScaling{.proportion = 0.4}}},
+        Case{"one_list",
+             16,
+             {.scaling = LongRopeScaling{.short_factors = std::vector<double>(8, 1.5),
+                                         .long_factors = std::vector<double>(8, 1.5),
+                                         .original_max_position = 4096,
+                                         .factor = 16}}},
         Case{"llama3", 64, {.base = 5e5, .scaling = Llama3Scaling{.factor = 8.0, .original_max_position = 8192}}}),
     [](const auto& test) { return std::string(test.param.name); });
 
@@ -193,6 +200,50 @@ TEST(Rope, OfDynamicNtkUsesTheLengthThatEachSequenceReaches) {
   }
 }
 
+TEST(Rope, OfLongRopeUsesTheFactorsOfTheLengthThatEachSequenceReaches) {
+  const Index dim = 4;
+  const Rope rope(
+      dim, {.scaling = LongRopeScaling{
+                .short_factors = {1, 2}, .long_factors = {3, 4}, .original_max_position = 100, .attention_factor = 1}});
+  const std::vector<Index> positions = {98, 99, 99, 100};  // lengths 100 and 101
+  const auto x = random_numbers(4 * dim);
+  auto y = x;
+  rope.apply(view(y, 2, 2, 1), positions);
+  for (std::size_t t = 0; t < 4; ++t) {
+    const double frequencies[] = {t < 2 ? 1.0 : 1.0 / 3, 0.01 / (t < 2 ? 2 : 4)};
+    const auto want = turned(std::span(x).subspan(t * 4, 4), rope, frequencies, positions[t]);
+    for (std::size_t d = 0; d < 4; ++d) ASSERT_NEAR(y[t * 4 + d], want[d], kTolerance) << "token " << t;
+  }
+}
+
+TEST(Rope, TurnsTheDimensionsFromRotaryBeginOn) {
+  const Index dim = 24, begin = 10, rotary = 8;
+  for (const RopeStyle style : {RopeStyle::interleaved, RopeStyle::half_split}) {
+    const Rope rope(dim, {.style = style, .rotary_dim = rotary, .rotary_begin = begin}), own(rotary, {.style = style});
+    EXPECT_EQ(Rope(dim, {.rotary_begin = begin}).rotary_dim(), dim - begin);
+    const auto x = random_numbers(3 * dim);
+    auto y = x;
+    rope.apply(view(y, 1, 3, 1), 5);
+    for (Index t = 0; t < 3; ++t) {
+      std::vector<float> part(x.begin() + t * dim + begin, x.begin() + t * dim + begin + rotary);
+      own.apply(view(part, 1, 1, 1), 5 + t);
+      for (Index d = 0; d < dim; ++d) {
+        const bool turns = d >= begin && d < begin + rotary;
+        EXPECT_EQ(y[static_cast<std::size_t>(t * dim + d)],
+                  turns ? part[static_cast<std::size_t>(d - begin)] : x[static_cast<std::size_t>(t * dim + d)]);
+      }
+    }
+  }
+}
+
+TEST(Rope, LeavesWhatDoesNotTurnAsItIs) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  std::vector<float> x(16, infinity);
+  x[0] = x[8] = 1;  // the only pair that turns
+  Rope(16, {.scaling = ProportionalScaling{.proportion = 0.125}}).apply(view(x, 1, 1, 1), 3);
+  for (std::size_t d = 0; d < 16; ++d) EXPECT_EQ(x[d] == infinity, d % 8 != 0) << d;
+}
+
 TEST(Rope, TakesNoTokens) {
   EXPECT_NO_THROW(Rope(8).apply(View<float>(nullptr, 0, 3, 8), 5));
   EXPECT_NO_THROW(Rope(8).apply(View<float>(nullptr, 0, 3, 8), std::span<const Index>()));
@@ -201,12 +252,15 @@ TEST(Rope, TakesNoTokens) {
 TEST(Rope, RefusesImpossibleSettings) {
   const auto make = [](Index head_dim, RopeOptions options = {}) { return [=] { Rope(head_dim, options); }; };
   const double nan = std::numeric_limits<double>::quiet_NaN(), infinity = std::numeric_limits<double>::infinity();
-  expect_error(make(0), {"head_dim (0)", "1 to 512"});
-  expect_error(make(513), {"head_dim (513)", "1 to 512"});
+  expect_error(make(0), {"head_dim (0)", "1 to 576"});
+  expect_error(make(577), {"head_dim (577)", "1 to 576"});
   expect_error(make(45), {"rotary_dim (45)", "even", "head_dim (45)"});
   expect_error(make(64, {.rotary_dim = 7}), {"rotary_dim (7)", "even"});
   expect_error(make(64, {.rotary_dim = 66}), {"rotary_dim (66)", "head_dim (64)"});
   expect_error(make(64, {.rotary_dim = -2}), {"rotary_dim (-2)"});
+  expect_error(make(64, {.rotary_begin = -1}), {"rotary_begin (-1)", "0 to head_dim - 1 (63)"});
+  expect_error(make(64, {.rotary_begin = 64}), {"rotary_begin (64)"});
+  expect_error(make(64, {.rotary_dim = 8, .rotary_begin = 57}), {"rotary_dim (8)", "less rotary_begin (57)"});
   expect_error(make(64, {.base = 0}), {"base (0)", "above 0"});
   expect_error(make(64, {.base = -1e4}), {"base (-10000)", "above 0"});
   expect_error(make(64, {.base = nan}), {"base (nan)", "finite"});
@@ -234,6 +288,20 @@ TEST(Rope, RefusesImpossibleScalings) {
   expect_error(make(YarnScaling{.factor = 2, .original_max_position = 9, .mscale = nan}), {"mscale (nan)"});
   expect_error(make(YarnScaling{.factor = 2, .original_max_position = 9, .mscale_all_dim = -1}),
                {"mscale_all_dim (-1)"});
+  const std::vector<double> ones(32, 1.0), few(3, 1.0);
+  std::vector<double> bad = ones;
+  bad[5] = 0;
+  expect_error(make(LongRopeScaling{.short_factors = ones, .long_factors = ones}), {"original_max_position (0)", "2"});
+  expect_error(make(LongRopeScaling{.short_factors = few, .long_factors = ones, .original_max_position = 9}),
+               {"short_factors (3", "rotary_dim / 2 (32)"});
+  expect_error(make(LongRopeScaling{.short_factors = ones, .long_factors = bad, .original_max_position = 9}),
+               {"long_factors[5] (0)", "above 0"});
+  expect_error(
+      make(LongRopeScaling{.short_factors = ones, .long_factors = ones, .original_max_position = 9, .factor = 0.5}),
+      {"factor (0.5)"});
+  expect_error(make(ProportionalScaling{.proportion = 1.5}), {"proportion (1.5)", "0 to 1"});
+  expect_error(make(ProportionalScaling{.proportion = nan}), {"proportion (nan)"});
+  expect_error(make(ProportionalScaling{.factor = 0}), {"factor (0)"});
   expect_error(make(Llama3Scaling{.factor = 0.9, .original_max_position = 9}), {"factor (0.9)"});
   expect_error(make(Llama3Scaling{.factor = 8}), {"original_max_position (0)"});
   expect_error(make(Llama3Scaling{.factor = 8, .low_freq_factor = 0, .original_max_position = 9}),

@@ -3,6 +3,7 @@
 
 #include "headwise/attention/plan.hpp"
 #include "headwise/attention/problem.hpp"
+#include "headwise/attention/query_turns.hpp"
 #include "headwise/core/linkage.hpp"
 #include "headwise/parallel/executor.hpp"
 
@@ -66,6 +67,7 @@ inline void clear_unused_queries(const Problem& call) {
 /// first step.
 struct CallMemory {
   Plan plan;
+  QueryTurns turns;
   Buffer partials;
   // where scores or masses are asked for
   std::vector<WorkItem> row_tiles;
@@ -133,6 +135,8 @@ inline void finish_split(const Problem& call, const TileKernels& kernels, const 
 inline WorkspaceShape workspace_shape(const Problem& call, const std::vector<WorkItem>& items) {
   WorkspaceShape shape{call.source.format};
   if (!call.source.tile) shape.pack_scratch = pack_scratch_bytes(shape.format);
+  shape.masks = has_element_masks(*call.options);
+  shape.adds = adds_mask(*call.options);
   for (const WorkItem& item : items) {
     shape.kv_heads = std::max(shape.kv_heads, item.kv_heads);
     shape.rows = std::max(shape.rows, item.rows);
@@ -240,7 +244,10 @@ HEADWISE_API void attend(const Problem& call, const Plan& plan, const ExecutorRe
 HEADWISE_API void attend(const Problem& call, const ExecutorRef& executor) {
   CallMemoryLease memory;
   memory->plan.make(call, executor.concurrency());
-  run_plan(call, memory->plan, *memory, executor);
+  make_turns(memory->turns, call, executor);
+  Problem turned = call;
+  turned.turns = &memory->turns;
+  run_plan(turned, memory->plan, *memory, executor);
 }
 
 }  // namespace headwise::detail

@@ -58,7 +58,8 @@ class Attention {
                   E&& executor = kSerial) const {
     const ConstArray q = View<const Q>(queries).array();
     const auto& layer = layer_of(keys);
-    const detail::Problem call{shape_of(q.tokens, detail::source_ref(layer), options), q, outputs, scale_of(options)};
+    const detail::Problem call{shape_of(q.tokens, detail::source_ref(layer), options), q, outputs, scale_of(options),
+                               options.query_norm};
     detail::check(call, Heads<>(heads_));
     detail::attend(call, ExecutorRef(executor));
   }
@@ -67,8 +68,8 @@ class Attention {
   /// step: in its memory, so that nothing is allocated for a step of no larger shape.
   /// query_tokens  the tokens of q: of each sequence, or of all with Options::query_offsets
   /// keys          those of one layer, with the step's tokens appended: their lengths count, nothing is read
-  /// options       those of the calls; their spans are copied. What relative_bias and score_function refer to must
-  ///               outlive the plan
+  /// options       those of the calls; their spans are copied. What relative_bias, masks, tile_set, functions, query_norm and
+  ///               query_rope refer to must outlive the plan; turns of queries are worked out here, once for all layers
   /// executor      on which as many threads are counted; a call may use another one
   /// Throws std::invalid_argument when shapes, options or lengths do not fit; an earlier plan is as it was then.
   template <class Source, class E = const Serial&>
@@ -78,7 +79,7 @@ class Attention {
     const auto& layer = layer_of(keys);
     const detail::CallShape shape = shape_of(query_tokens, detail::source_ref(layer), options);
     detail::check(shape, Heads<>(heads_));
-    plan.make(shape, Heads<>(heads_), ExecutorRef(executor).concurrency());
+    plan.make(shape, Heads<>(heads_), ExecutorRef(executor));
   }
   template <class Source, class E = const Serial&>
     requires Executor<std::remove_reference_t<E>>
@@ -96,11 +97,24 @@ class Attention {
     requires Executor<std::remove_reference_t<E>>
   void operator()(const AttentionPlan& plan, View<Q> queries, const Source& keys, const Outputs& outputs,
                   E&& executor = kSerial) const {
+    (*this)(plan, LayerOptions{}, queries, keys, outputs, executor);
+  }
+  /// The same with what is this layer's own.
+  template <class Q, class Source, class E = const Serial&>
+    requires Executor<std::remove_reference_t<E>>
+  void operator()(const AttentionPlan& plan, const LayerOptions& layer_options, View<Q> queries, const Source& keys,
+                  const Outputs& outputs, E&& executor = kSerial) const {
     const ConstArray q = View<const Q>(queries).array();
     const auto& layer = layer_of(keys);
     const detail::SourceRef source = detail::source_ref(layer);
     plan.check(source, q.tokens, Heads<>(heads_), map_);
-    const detail::Problem call{plan.shape(source), q, outputs, scale_of(plan.options())};
+    const Options& options = plan.options();
+    const detail::Problem call{plan.shape(source),
+                               q,
+                               outputs,
+                               scale_of(options),
+                               layer_options.query_norm ? layer_options.query_norm : options.query_norm,
+                               &plan.turns()};
     detail::check(call, Heads<>(heads_));
     detail::attend(call, plan.work(), ExecutorRef(executor));
   }

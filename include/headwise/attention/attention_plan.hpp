@@ -9,18 +9,26 @@
 #include "headwise/attention/check.hpp"
 #include "headwise/attention/plan.hpp"
 #include "headwise/attention/problem.hpp"
+#include "headwise/attention/query_turns.hpp"
 #include "headwise/core/head_map.hpp"
 #include "headwise/core/heads.hpp"
+#include "headwise/parallel/executor.hpp"
 
 namespace headwise {
 
 template <class HeadsType>
 class Attention;
 
+/// What differs between the layers whose calls share a plan: each, where it is given, in place of what the plan's options
+/// say.
+struct LayerOptions {
+  const QkNorm* query_norm = nullptr;
+};
+
 /// The work of one step, worked out once by Attention::plan and done by every layer's call: which queries meet which
 /// keys, under which options, on how many threads. Calls that use it give the same bits as calls that plan for
-/// themselves. Holds copies of the options' spans; refers to what Options::relative_bias and
-/// score_function refer to. Calls from several threads may
+/// themselves. Holds copies of the options' spans; refers to what relative_bias, masks, tile sets, functions, query_norm and
+/// query_rope of the options refer to. Calls from several threads may
 /// share a plan while none makes it anew.
 class AttentionPlan {
  public:
@@ -49,16 +57,18 @@ class AttentionPlan {
     std::optional<HeadMap> map;
     bool map_of_call = false;  // from the options, not the attention's own
     Options options;           // spans of the vectors below
-    std::vector<Index> key_lengths, key_starts, prefix_lengths, query_lengths, query_offsets, group_boundaries;
+    std::vector<Index> key_lengths, key_starts, prefix_lengths, query_lengths, query_offsets, group_boundaries,
+        query_positions;
     std::vector<float> alibi_slopes, sink_logits;
     Index query_tokens = 0;
     bool packs = false;
     std::vector<Index> key_tokens;  // of each sequence
     detail::Plan plan;
+    detail::QueryTurns turns;
   };
 
   /// Reuses the memory of the plan before it; `shape` is checked.
-  void make(const detail::CallShape& shape, const Heads<>& heads, Index threads) {
+  void make(const detail::CallShape& shape, const Heads<>& heads, const ExecutorRef& executor) {
     if (!step_) step_ = std::make_unique<Step>();
     Step& step = *step_;
     step.made = false;
@@ -79,12 +89,14 @@ class AttentionPlan {
     keep(step.options.group_boundaries, step.group_boundaries);
     keep(step.options.alibi_slopes, step.alibi_slopes);
     keep(step.options.sink_logits, step.sink_logits);
+    keep(step.options.query_positions, step.query_positions);
     step.query_tokens = shape.tokens;
     step.packs = !shape.source.tile;
     step.key_tokens.clear();
     for (Index b = 0; b < shape.num_sequences(); ++b)
       step.key_tokens.push_back(shape.source.num_tokens(shape.source.self, b));
-    detail::make_plan(step.plan, shape, threads);
+    detail::make_plan(step.plan, shape, executor.concurrency());
+    detail::make_turns(step.turns, shape, executor);
     step.made = true;
   }
 
@@ -123,6 +135,7 @@ class AttentionPlan {
 
   const Options& options() const { return step_->options; }
   const detail::Plan& work() const { return step_->plan; }
+  const detail::QueryTurns& turns() const { return step_->turns; }
   detail::CallShape shape(const detail::SourceRef& source) const {
     return {step_->query_tokens, source, {*step_->map, step_->options.group_boundaries}, &step_->options};
   }

@@ -4,8 +4,12 @@
 #include <algorithm>
 #include <string>
 
+#include "headwise/attention/check_masks.hpp"
 #include "headwise/attention/problem.hpp"
 #include "headwise/core/heads.hpp"
+#include "headwise/position/qk_norm.hpp"
+#include "headwise/position/rope.hpp"
+#include "headwise/position/token_positions.hpp"
 #include "headwise/score/interval.hpp"
 
 namespace headwise::detail {
@@ -66,6 +70,25 @@ inline void check_offsets(const Options& options, Index sequences, Index tokens)
           ")");
 }
 
+/// Checks Options::query_rope and query_positions, and the norm of the queries.
+inline void check_query_changes(const CallShape& call, const QkNorm* norm, const Heads<>& heads) {
+  const Rope* const rope = call.options->query_rope;
+  require(!norm || norm->head_dim() == heads.head_dim(), "head_dim (", norm ? norm->head_dim() : 0,
+          ") of query_norm must equal head_dim (", heads.head_dim(), ")");
+  require(!rope || rope->head_dim() == heads.head_dim(), "head_dim (", rope ? rope->head_dim() : 0,
+          ") of query_rope must equal head_dim (", heads.head_dim(), ")");
+  const std::span<const Index> positions = call.options->query_positions;
+  if (positions.empty()) return;
+  require(rope != nullptr, "query_positions (", positions.size(), ") must be empty without query_rope");
+  const Index axes = rope->num_axes();
+  check_position_count("query_positions", positions, (call.is_ragged() ? 1 : call.num_sequences()) * call.tokens, axes);
+  for (Index b = 0; b < call.num_sequences(); ++b) {
+    const auto [sequence, token] = call.place_of(b, 0);
+    const Index first = (sequence * call.tokens + token) * axes;
+    check_position_range("query_positions", positions, first, first + call.num_queries(b) * axes);
+  }
+}
+
 /// Checks that no query of the call sees a token that its source has forgotten.
 inline void check_kept(const CallShape& call) {
   if (!call.source.kept) return;
@@ -119,6 +142,7 @@ inline void check_options(const CallShape& call, const Heads<>& heads) {
   check_lengths(options.prefix_lengths, "prefix_lengths", sequences, "keys of the sequence", keys);
   if (call.is_ragged()) check_offsets(options, sequences, call.tokens);
   check_lengths(options.query_lengths, "query_lengths", sequences, "tokens of q", [&](Index) { return call.tokens; });
+  check_masks(call, heads);
   check_kept(call);
 }
 
@@ -159,6 +183,7 @@ inline void check(const CallShape& call, const Heads<>& heads) {
   require(call.tokens >= 0, "query_tokens (", call.tokens, ") must be at least 0");
   check_keys(call, heads);
   check_options(call, heads);
+  check_query_changes(call, call.options->query_norm, heads);
 }
 
 /// The same of a whole call. Nothing has been read or written then.
@@ -194,6 +219,7 @@ inline void check(const Problem& call, const Heads<>& heads) {
 
   check_options(call, heads);
   check_weight_outputs(call, heads);
+  check_query_changes(call, call.query_norm, heads);
 }
 
 }  // namespace headwise::detail

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <span>
 
+#include "headwise/attention/added_units.hpp"
 #include "headwise/attention/row_range.hpp"
 #include "headwise/attention/workspace.hpp"
 #include "headwise/core/log2_units.hpp"
@@ -28,21 +30,24 @@ struct FinishedRow {
   float factor, lse;
 };
 
-/// Of max and sum in units of log2; `sink` is a score without a value in natural ones, −inf: none. With M = max(m, sink),
-/// both of L = l·2^(m−M) + 2^(sink−M). A row that has seen no key gives 0 and the sink.
-inline FinishedRow finished(float max, float sum, float sink) {
+/// Of max and sum in units of log2, `stretched` where a mask adds to scores (attention/added_units.hpp); `sink` is a score
+/// without a value in natural ones, −inf: none. With M = max(m, sink), both of L = l·2^(m−M) + 2^(sink−M). A row that has
+/// seen no key gives 0 and the sink.
+inline FinishedRow finished(float max, float sum, float sink, bool stretched) {
   constexpr float kNone = -std::numeric_limits<float>::infinity();
+  const auto natural = [&](float x) { return stretched ? AddedUnits::to_natural(x) : x * kLn2; };
   if (max == kNone) return {0.0f, sink};
-  if (sink == kNone) return {1.0f / sum, (max + std::log2(sum)) * kLn2};
+  if (sink == kNone) return {1.0f / sum, natural(max + std::log2(sum))};
   const float score = sink * kLog2e, top = score > max ? score : max;  // NaN stays
   const float shrink = std::exp2(max - top), all = std::fma(sum, shrink, std::exp2(score - top));
-  return {shrink / all, (top + std::log2(all)) * kLn2};
+  return {shrink / all, natural(top + std::log2(all))};
 }
 
 /// Normalises the rows of one of the item's KV heads into the outputs.
 inline void finish_rows(const Problem& call, const TileKernels& kernels, const WorkItem& item, Index kv_head,
                         const PartialRows& result, float* dense_row) {
   const std::span<const float> sinks = call.options->sink_logits;
+  const bool stretched = adds_mask(*call.options);
   const RowRange range(call, item);
   const Array &out = call.outputs.values, &lse = call.outputs.lse;
   const Index value_dim = padded_value_dim(call.source.format.value_dim);
@@ -51,7 +56,9 @@ inline void finish_rows(const Problem& call, const TileKernels& kernels, const W
     const auto [sequence, token] = call.place_of(item.sequence, range.token(r));
     const Index head = heads[range.head_in_group(r)];
     const float sink = sinks.empty() ? -std::numeric_limits<float>::infinity() : sinks[static_cast<std::size_t>(head)];
-    const FinishedRow finish = finished(result.max[r], result.sum[r], sink);
+    const FinishedRow finish = finished(result.max[r], result.sum[r], sink, stretched);
+    if (result.max[r] == -std::numeric_limits<float>::infinity())
+      std::fill_n(result.output + r * value_dim, value_dim, 0.0f);  // of no segment
     void* row = out.row(sequence, token, head);
     const bool dense = out.strides.dim == 1 || out.dim == 1;
     kernels.finish_row(result.output + r * value_dim, out.dim, finish.factor, dense ? row : dense_row, out.storage);

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <vector>
 
+#include "headwise/attention/element_masks.hpp"
 #include "headwise/attention/plan.hpp"
 #include "headwise/attention/problem.hpp"
 #include "headwise/attention/row_range.hpp"
@@ -203,6 +204,8 @@ class KeyMass {
       constexpr float kInfinity = std::numeric_limits<float>::infinity(), kUnits = 23.0f;
       const Array& lse = mass.call_.outputs.lse;
       const Index first_token = mass.first_token(item.sequence);
+      const bool stretched = adds_mask(*mass.call_.options);
+      const auto total_of = [&](float natural) { return stretched ? AddedUnits::to_log2(natural) : natural * kLog2e; };
       for (Index r = 0; r < item.rows; ++r) {
         const auto [sequence, token] = mass.call_.place_of(item.sequence, range_.token(r));
         const float sum = load_element(lse.row(sequence, token, heads_[range_.head_in_group(r)]), Storage::f32, 0);
@@ -211,7 +214,7 @@ class KeyMass {
         clean_[r] = counts && !nan_[r];
         all_clean_ = all_clean_ && clean_[r];
         any_nan_ = any_nan_ || nan_[r];
-        totals_[r] = clean_[r] && sum > -kInfinity ? sum * kLog2e - kUnits : kInfinity;  // ∞: weights of 0
+        totals_[r] = clean_[r] && sum > -kInfinity ? total_of(sum) - kUnits : kInfinity;  // ∞: weights of 0
       }
       std::fill(totals_ + item.rows, totals_ + round_up(item.rows, kMaxLanes), kInfinity);
     }

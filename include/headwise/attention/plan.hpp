@@ -112,9 +112,23 @@ class Plan {
       for (Index first = 0; first < rows; first += step) {
         const Index count = std::min(step, rows - first);
         const RowRange range(call, b, group, first, count);
-        whole_.push_back({b, g, heads, first, count, range.segments().from(prefix), range.end(), range.hidden()});
+        WorkItem item{b, g, heads, first, count, range.segments().from(prefix), range.end(), range.hidden()};
+        item.listed = tiles_of(*call.options, item, range);
+        whole_.push_back(item);
       }
     });
+  }
+
+  static ItemTiles tiles_of(const Options& options, const WorkItem& item, const RowRange& range) {
+    if (!options.tile_set) return {};
+    const TileSet& set = *options.tile_set;
+    const auto list = [&](Index kv_head, Index row) { return set.list_for(item.sequence, kv_head, range.token(row)); };
+    const std::uint64_t* const first = list(item.kv_head, 0);
+    ItemTiles tiles{first, set.num_words(), 1, item.kv_heads, 0};
+    if (tiles.words == 0) return tiles;
+    tiles.blocks = (list(item.kv_head, item.rows - 1) - first) / tiles.words + 1;
+    if (item.kv_heads > 1) tiles.of_next_head = list(item.kv_head + 1, 0) - first;
+    return tiles;
   }
 
   /// The item as parts of so many segments; its rows are finished later where there are several or a prefix.

@@ -83,11 +83,15 @@ struct CallShape {
   Index offset(Index i) const { return options->query_offsets[static_cast<std::size_t>(i)]; }
 };
 
+class QueryTurns;
+
 /// One attention call, checked, without types.
 struct Problem : CallShape {
   ConstArray queries;  // [sequence][token][head][head_dim]; ragged: [1][token][head][head_dim]
   Outputs outputs;
   float scale;
+  const QkNorm* query_norm;           // null: none
+  const QueryTurns* turns = nullptr;  // of a call with a query_rope, once they are made
 };
 
 }  // namespace detail

@@ -19,6 +19,9 @@ namespace headwise::detail {
 inline Options options_before_masks(const Options& options, ScoreStage stage) {
   Options before;
   before.causal = false;
+  before.query_norm = options.query_norm;
+  before.query_rope = options.query_rope;
+  before.query_positions = options.query_positions;
   before.scale = options.scale;
   before.temperature = options.temperature;
   if (stage == ScoreStage::softcapped) before.softcap = options.softcap;
@@ -82,8 +85,12 @@ class ItemScores {
   void find_totals(Index kv_head) {
     for (Index r = 0; r < item_.rows; ++r) {
       const float lse = load_element(row(r, kv_head, call_.outputs.lse), Storage::f32, 0);
-      memory_.sums.max[r] = lse > -kInfinity || std::isnan(lse) ? lse * kLog2e : 0.0f;  // of nothing seen: weights of 0
+      memory_.sums.max[r] = lse > -kInfinity || std::isnan(lse) ? log2_of(lse) : 0.0f;  // of nothing seen: weights of 0
     }
+  }
+
+  float log2_of(float natural) const {
+    return adds_mask(*call_.options) ? AddedUnits::to_log2(natural) : natural * kLog2e;
   }
 
   /// The scores at hand as f32 weights.
@@ -102,14 +109,19 @@ class ItemScores {
   /// A tile of the rows, or what stands for none, to the output.
   void put(Index kv_head, Index first, const float* scores) const {
     const bool weights = output_.stage == ScoreStage::weights;
-    const float nothing = weights ? 0.0f : -kInfinity, unit = weights ? 1.0f : kLn2;
+    const bool stretched = adds_mask(*call_.options);
+    const auto natural = [&](float x) { return stretched ? AddedUnits::to_natural(x) : x * kLn2; };
+    const float nothing = weights ? 0.0f : -kInfinity;
     const Interval none = forgotten(first);
     const Index tokens = std::min(kTileTokens, output_.values.dim - first), step = output_.values.strides.dim;
     for (Index r = 0; r < item_.rows; ++r) {
       void* const to = row(r, kv_head, output_.values);
       for (Index t = 0; t < tokens; ++t) {
         const bool there = scores && first + t < range_.keys() && (first + t < none.begin || first + t >= none.end);
-        store_element(to, Storage::f32, (first + t) * step, there ? scores[r * kTileTokens + t] * unit : nothing);
+        store_element(to, Storage::f32, (first + t) * step,
+                      !there    ? nothing
+                      : weights ? scores[r * kTileTokens + t]
+                                : natural(scores[r * kTileTokens + t]));
       }
     }
   }

@@ -27,6 +27,9 @@ class SharedPrefixes {
     runs_.clear();
     segments_.clear();
     if (!call.source.shared_tokens || call.options->share_prefix == false) return;
+    // sequences that see different tiles of a prefix have little to read together
+    const TileSet* const tiles = call.options->tile_set;
+    if (tiles && tiles->shape().sequences > 1 && call.options->share_prefix != true) return;
     list_candidates(call);
     choose(0, std::ssize(candidates_));
     if (call.options->share_prefix != true && !runs_.empty()) drop_what_does_not_pay(call, threads);

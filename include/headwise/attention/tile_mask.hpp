@@ -5,8 +5,12 @@
 #include <bit>
 #include <cstdint>
 #include <limits>
+#include <utility>
 
+#include "headwise/attention/added_units.hpp"
+#include "headwise/attention/element_masks.hpp"
 #include "headwise/attention/row_range.hpp"
+#include "headwise/attention/work_item.hpp"
 #include "headwise/attention/workspace.hpp"
 #include "headwise/core/tile_layout.hpp"
 
@@ -14,63 +18,92 @@ namespace headwise::detail {
 
 /// Tokens [begin, end) of a tile, 0 … 64, one bit each.
 constexpr std::uint64_t tile_bits(Index begin, Index end) {
-  const auto below = [](Index n) { return n >= kTileTokens ? ~std::uint64_t{0} : (std::uint64_t{1} << n) - 1; };
-  return end > begin ? below(end) & ~below(begin) : 0;
+  return end > begin ? first_tokens(end) & ~first_tokens(begin) : 0;
 }
-static_assert(kTileTokens == 64, "a tile's tokens are the bits of one word");
 
-/// Which tokens of a tile each row of a work item sees: one word per row.
+/// Which tokens of a tile each row of a work item sees: one word per row. Tiles are looked at in order; what is found
+/// out about a next one is kept for when its turn comes.
 class TileMask {
  public:
-  TileMask(const RowRange& range, Index rows, const Workspace& memory)
-      : range_(range), rows_(rows), bits_(memory.bits), ends_(memory.ends) {}
+  TileMask(const CallShape& call, const TileKernels& kernels, const RowRange& range, const WorkItem& item,
+           Index kv_head, const Workspace& memory)
+      : range_(range),
+        elements_(call, kernels, range, kv_head, item.rows, memory.mask_rows),
+        rows_(item.rows),
+        end_(std::min(ceil_div(range.end(), kTileTokens), item.segments.end * (kSegmentTokens / kTileTokens))),
+        now_{memory.bits, memory.ends, memory.added},
+        next_{memory.bits + rows_, memory.ends + rows_, memory.added ? memory.added + rows_ * kTileTokens : nullptr} {}
+
+  /// Behind the last tile of the item that some row may see.
+  Index end_tile() const { return end_; }
+  /// The first tile from `tile` on, or end_tile(), that is not known to be hidden from all rows.
+  Index next_tile(Index tile) const {
+    if (tile <= looked_) return looked_;
+    for (Index next = tile;; tile = next) {
+      next = elements_.listed_tile(std::min(range_.visible_tile(next), end_), end_);
+      if (next == tile) return tile;
+    }
+  }
 
   /// Works out a tile; returns whether some row sees some token of it.
   bool look(Index tile) {
-    first_ = tile * kTileTokens;
-    whole_ = range_.all_see(first_, first_ + kTileTokens);
-    if (whole_) return true;
-    Index end = 0;  // never falls, as the kernels want it
-    for (Index r = 0; r < rows_; ++r) {
-      bits_[r] = interval_bits(r);
-      end = std::max(end, static_cast<Index>(std::bit_width(bits_[r])));
-      ends_[r] = end;
-    }
-    return end > 0;
+    if (tile > looked_) return work_out(tile, now_);
+    if (tile < looked_) return false;
+    std::swap(now_, next_);
+    looked_ = -1;
+    return true;
+  }
+  /// Works out the first tile behind `tile` of which some row sees some token, and returns it, or end_tile().
+  Index look_ahead(Index tile) {
+    looked_ = -1;
+    do tile = next_tile(tile + 1);
+    while (tile < end_ && !work_out(tile, next_));
+    return looked_ = tile;
   }
 
+  // of the tile that was looked at last:
   /// Whether every row sees every token.
-  bool whole() const { return whole_; }
-  std::uint64_t bits(Index row) const { return whole_ ? ~std::uint64_t{0} : bits_[row]; }
+  bool whole() const { return now_.whole; }
+  std::uint64_t bits(Index row) const { return now_.whole ? kWholeTile : now_.bits[row]; }
   /// Where the tokens end that a row and those before it see; null: at 64.
-  const Index* ends() const { return whole_ ? nullptr : ends_; }
+  const Index* ends() const { return now_.whole ? nullptr : now_.ends; }
   /// Where the tokens end that some row sees.
-  Index end() const { return whole_ ? kTileTokens : ends_[rows_ - 1]; }
+  Index end() const { return now_.whole ? kTileTokens : now_.ends[rows_ - 1]; }
   /// Whether every row sees the first `tokens` tokens.
   bool all_see(Index tokens) const {
-    if (whole_) return true;
-    const std::uint64_t wanted = tile_bits(0, tokens);
-    return std::all_of(bits_, bits_ + rows_, [&](std::uint64_t bits) { return (bits & wanted) == wanted; });
+    if (now_.whole) return true;
+    const std::uint64_t wanted = first_tokens(tokens);
+    return std::all_of(now_.bits, now_.bits + rows_, [&](std::uint64_t bits) { return (bits & wanted) == wanted; });
+  }
+  /// Whether a mask adds numbers to the scores.
+  bool adds() const { return now_.adds; }
+  void add(float* scores) const { elements_.add(now_.added, scores); }
+
+  /// The same numbers in natural units, to scores in these.
+  void add_natural(float* scores) const {
+    elements_.for_each_added(now_.added, [&](Index row, const float* added) {
+      for (Index t = 0; t < kTileTokens; ++t) scores[row * kTileTokens + t] += AddedUnits::to_natural(added[t]);
+    });
   }
 
   /// Tokens whose score is −inf are hidden from here on.
   void drop(const float* scores) {
     constexpr float kHidden = -std::numeric_limits<float>::infinity();
-    if (whole_) {
-      std::fill_n(bits_, rows_, ~std::uint64_t{0});
-      std::fill_n(ends_, rows_, kTileTokens);
-      whole_ = false;
+    if (now_.whole) {
+      std::fill_n(now_.bits, rows_, kWholeTile);
+      std::fill_n(now_.ends, rows_, kTileTokens);
+      now_.whole = false;
     }
     for (Index r = 0; r < rows_; ++r, scores += kTileTokens)
-      for (Index t = 0; t < kTileTokens; ++t) bits_[r] &= ~(std::uint64_t{scores[t] == kHidden} << t);
+      for (Index t = 0; t < kTileTokens; ++t) now_.bits[r] &= ~(std::uint64_t{scores[t] == kHidden} << t);
   }
 
   /// Hidden scores become −inf, whatever they were.
   void hide(float* scores) const {
-    if (whole_) return;
+    if (now_.whole) return;
     constexpr float kHidden = -std::numeric_limits<float>::infinity();
     for (Index r = 0; r < rows_; ++r, scores += kTileTokens)
-      for (std::uint64_t hidden = ~bits_[r]; hidden != 0;) {  // run by run
+      for (std::uint64_t hidden = ~now_.bits[r]; hidden != 0;) {  // run by run
         const int begin = std::countr_zero(hidden), length = std::countr_one(hidden >> begin);
         std::fill_n(scores + begin, length, kHidden);
         if (begin + length >= kTileTokens) break;
@@ -79,6 +112,36 @@ class TileMask {
   }
 
  private:
+  struct Words {
+    std::uint64_t* bits;
+    Index* ends;
+    float* added;
+    bool whole = true, adds = false;
+  };
+
+  bool work_out(Index tile, Words& words) {
+    first_ = tile * kTileTokens;
+    words.whole = range_.all_see(first_, first_ + kTileTokens);
+    words.adds = false;
+    if (!elements_.any()) {
+      if (words.whole) return true;
+      for (Index r = 0; r < rows_; ++r) words.bits[r] = interval_bits(r);
+    } else {
+      for (Index r = 0; r < rows_; ++r) words.bits[r] = words.whole ? kWholeTile : interval_bits(r);
+      words.adds = elements_.narrow(tile, words.bits, words.added);
+      std::uint64_t common = kWholeTile;
+      for (Index r = 0; r < rows_; ++r) common &= words.bits[r];
+      words.whole = common == kWholeTile;
+      if (words.whole) return true;
+    }
+    Index end = 0;  // never falls, as the kernels want it
+    for (Index r = 0; r < rows_; ++r) {
+      end = std::max(end, static_cast<Index>(std::bit_width(words.bits[r])));
+      words.ends[r] = end;
+    }
+    return end > 0;
+  }
+
   /// What the interval of a row, and the sink tokens before it, hold of the tile.
   std::uint64_t interval_bits(Index row) const {
     const auto clamped = [&](Index begin, Index end) {
@@ -90,11 +153,11 @@ class TileMask {
   }
 
   const RowRange& range_;
-  Index rows_;
-  std::uint64_t* bits_;
-  Index* ends_;
-  Index first_ = 0;
-  bool whole_ = true;
+  ElementMasks elements_;
+  Index rows_, end_;
+  Words now_, next_;
+  Index looked_ = -1;  // the tile of next_, and all before it from the one of now_ on are hidden; −1: not looked yet
+  Index first_ = 0;    // token of the tile that is worked out
 };
 
 }  // namespace headwise::detail

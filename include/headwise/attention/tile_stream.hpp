@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "headwise/attention/problem.hpp"
-#include "headwise/attention/row_range.hpp"
 #include "headwise/attention/work_item.hpp"
 #include "headwise/core/tile_layout.hpp"
 #include "headwise/kernel/table.hpp"
@@ -31,17 +30,20 @@ class TileStream {
         key_bytes_(key_tile_bytes(source_.format.key_storage, source_.format.head_dim)),
         value_bytes_(source_.format.value_bytes()) {}
 
-  /// The keys of a tile, and what comes behind it.
-  const void* open(Index tile, const RowRange& range) {
+  /// Whether it asks its source for a tile before that is opened.
+  bool asks_ahead() const { return !packs(); }
+
+  /// The keys of a tile, and what comes behind it: tile `next`, if that is before `end`.
+  const void* open(Index tile, Index next, Index end, Index keys) {
     index_ = tile;
-    next_index_ = range.visible_tile(tile + 1);
-    keys_ = range.keys();
+    next_index_ = next;
+    keys_ = keys;
     if (packs()) {
       tile_.keys = source_.pack_keys(source_.self, item_.sequence, kv_head_, tile, keys_, packed_);
       return tile_.keys;
     }
     tile_ = tile == asked_ ? next_ : source_.tile(source_.self, item_.sequence, kv_head_, tile);
-    if (next_index_ * kTileTokens < std::min(range.end(), item_.segments.end * kSegmentTokens)) {
+    if (next_index_ < end) {
       asked_ = next_index_;
       next_ = source_.tile(source_.self, item_.sequence, kv_head_, asked_);
     } else {

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
+
+#include "headwise/attention/added_units.hpp"
 #include "headwise/attention/problem.hpp"
 #include "headwise/attention/row_range.hpp"
 #include "headwise/attention/tile_mask.hpp"
@@ -57,12 +60,18 @@ class TileTransform {
 
   /// Lets it change scores [rows][64] of the tile. What it hides is hidden by the mask from then on.
   void call_function(float* scores, TileMask& mask) const {
+    if (mask.adds()) mask.add_natural(scores);
     for (Index r = 0; r < count_; ++r) {
       if (mask.bits(r) == 0) continue;
       const ScoreRowInfo& row = rows_[r];
       function_(kernels_.lanes, scores + r * kTileTokens, row.sequence, row.head, row.position, kernel_.first);
     }
-    if (kernels_.scale_scores(scores, count_ * kTileTokens, kLog2e)) mask.drop(scores);
+    if (mask.adds()) {
+      std::transform(scores, scores + count_ * kTileTokens, scores, AddedUnits::to_log2);
+      mask.drop(scores);
+    } else if (kernels_.scale_scores(scores, count_ * kTileTokens, kLog2e)) {
+      mask.drop(scores);
+    }
   }
 
  private:

@@ -37,7 +37,7 @@ class Walk {
         kv_head_(item.kv_head + head),
         memory_(memory.head(head)),
         range_(call, item),
-        mask_(range_, item.rows, memory_),
+        mask_(call, kernels, range_, item, kv_head_, memory_),
         transform_(call, kernels, range_, kv_head_, item.rows, memory_),
         stream_(call, item, item.kv_head + head, memory_.packed),
         head_dim_(padded_head_dim(format_.head_dim)),
@@ -54,21 +54,16 @@ class Walk {
                    transform_.query_factor(), memory_);
   }
 
-  /// Calls f(tile) for the tiles of an absolute segment whose tokens the interval of some row holds.
-  template <class F>
-  void for_each_tile(Index segment, F f) const {
-    constexpr Index kTiles = kSegmentTokens / kTileTokens;
-    const Index end = std::min(ceil_div(range_.end(), kTileTokens), (segment + 1) * kTiles);
-    for (Index tile = segment * kTiles; (tile = range_.visible_tile(tile)) < end; ++tile) f(tile);
-  }
+  /// Behind the last tile that some row may see.
+  Index end_tile() const { return mask_.end_tile(); }
+  /// The first tile from `tile` on that some row may see.
+  Index next_tile(Index tile) const { return mask_.next_tile(tile); }
 
-  /// Starts the sum of a segment.
+  /// Starts the sum of a segment. Where no row sees a tile, there is nothing to it but that.
   void begin() {
     segment_ = sums_.from(merge_.count() * item_.rows, value_dim_);
     softmax_.max = segment_.max;
     std::fill_n(softmax_.max, item_.rows, -std::numeric_limits<float>::infinity());
-    std::fill_n(softmax_.sum, item_.rows * kMaxLanes, 0.0f);
-    std::fill_n(segment_.output, item_.rows * value_dim_, 0.0f);
     opening_ = true;  // rows without a max meet its first tile
   }
 
@@ -82,7 +77,7 @@ class Walk {
 
   /// Merges it with those before.
   void end(Index segment) {
-    reduce_lane_sums(softmax_.sum, item_.rows, segment_.sum);
+    if (!opening_) reduce_lane_sums(softmax_.sum, item_.rows, segment_.sum);
     merge_.add(segment_, segment);
   }
 
@@ -119,7 +114,8 @@ class Walk {
 
   /// The tile's keys, met by the rows.
   ScoreArgs open_keys() {
-    keys_ = stream_.open(tile_, range_);
+    const Index next = stream_.asks_ahead() ? mask_.look_ahead(tile_) : mask_.next_tile(tile_ + 1);
+    keys_ = stream_.open(tile_, next, mask_.end_tile(), range_.keys());
     return {memory_.queries,
             widened_keys(keys_),
             memory_.scores,
@@ -131,10 +127,13 @@ class Walk {
             transform_.of_tile(tile_ * kTileTokens)};
   }
 
-  /// scores, transformed → the user's function → mask
+  /// scores, transformed → additive mask → the user's function → masks
   void write_scores(const ScoreArgs& args) {
     kernels_.scores[static_cast<int>(key_storage_)](args, nullptr);
-    if (transform_.calls_function()) transform_.call_function(memory_.scores, mask_);
+    if (transform_.calls_function())
+      transform_.call_function(memory_.scores, mask_);
+    else if (mask_.adds())
+      mask_.add(memory_.scores);
     mask_.hide(memory_.scores);
   }
 
@@ -142,8 +141,12 @@ class Walk {
   void sum_tile(const SoftmaxState& state, float* output) {
     const ScoreArgs args = open_keys();
     const bool opening = std::exchange(opening_, false);
-    const bool fused =
-        mask_.whole() && !opening && !transform_.calls_function() && kernels_.fuses(key_storage_, softmax_.operand);
+    if (opening) {
+      std::fill_n(state.sum, item_.rows * kMaxLanes, 0.0f);
+      std::fill_n(output, item_.rows * value_dim_, 0.0f);
+    }
+    const bool fused = mask_.whole() && !opening && !transform_.calls_function() && !mask_.adds() &&
+                       kernels_.fuses(key_storage_, softmax_.operand);
     const bool done = fused && !kernels_.scores[static_cast<int>(key_storage_)](args, &state);
     if (!done) {
       write_scores(args);
@@ -216,6 +219,19 @@ class Walk {
   bool opening_ = true;
 };
 
+/// Calls f(tile) for the tiles of an absolute segment that rows of some of the heads may see.
+template <class F>
+void for_each_tile(std::span<const Walk> heads, Index segment, F f) {
+  constexpr Index kTiles = kSegmentTokens / kTileTokens;
+  const auto next = [&](Index tile) {
+    Index least = heads.front().next_tile(tile);
+    for (const Walk& head : heads.subspan(1)) least = std::min(least, head.next_tile(tile));
+    return least;
+  };
+  const Index end = std::min((segment + 1) * kTiles, heads.front().end_tile());  // of all
+  for (Index tile = segment * kTiles; (tile = next(tile)) < end; ++tile) f(tile);
+}
+
 /// A work item from its first segment to its last, tile by tile, its KV heads side by side. `records` are theirs; null:
 /// none.
 inline void walk(const Problem& call, const TileKernels& kernels, const WorkItem& item, const Workspace& memory,
@@ -230,7 +246,7 @@ inline void walk(const Problem& call, const TileKernels& kernels, const WorkItem
   Index segment = item.segments.begin;
   do {  // once where nothing is visible, over no tiles
     for (auto& head : heads) head.begin();
-    heads.front().for_each_tile(segment, [&](Index tile) {
+    for_each_tile(heads, segment, [&](Index tile) {
       for (auto& head : heads) head.visit(tile);
     });
     for (auto& head : heads) head.end(segment);

@@ -58,6 +58,31 @@ struct Segments {
   }
 };
 
+/// The tiles that the rows of a work item may see by a tile set: those the union of the lists of
+/// its blocks of queries, for each of its KV heads.
+struct ItemTiles {
+  const std::uint64_t* first = nullptr;  // of the first KV head; null: all tiles
+  Index words = 0;                       // of a list
+  Index blocks = 1;                      // lists of a KV head, one behind another, of which a tile may be in any
+  Index kv_heads = 1, of_next_head = 0;  // words from the lists of one KV head to those of the next
+
+  bool any() const { return first != nullptr; }
+  /// How many of tiles [begin, end), summed over the KV heads.
+  Index count(Index begin, Index end) const {
+    Index total = 0;
+    for (Index g = 0; g < kv_heads; ++g)
+      for (Index word = begin / kTileTokens; word * kTileTokens < end; ++word) {
+        std::uint64_t bits = 0;
+        for (Index b = 0; b < blocks && word < words; ++b) bits |= first[g * of_next_head + b * words + word];
+        const Index at = word * kTileTokens;
+        if (begin > at) bits &= ~std::uint64_t{0} << (begin - at);
+        if (end < at + kTileTokens) bits &= (std::uint64_t{1} << (end - at)) - 1;
+        total += std::popcount(bits);
+      }
+    return total;
+  }
+};
+
 /// A sequence all of whose rows, from `first_row` of the work item on, meet the segments of a prefix together with others'.
 struct Member {
   Index sequence, first_row;
@@ -74,9 +99,16 @@ struct WorkItem {
   Index partial = -1;  // where the item's partial sums start, in rows; −1: it finishes its rows itself
   const Member* members = nullptr;
   Index num_members = 0;
+  ItemTiles listed{};
 
   /// About how long it takes, in keys met by one row.
   Index cost() const {
+    if (listed.any()) {
+      const Index tiles =
+          listed.count(segments.begin * (kSegmentTokens / kTileTokens),
+                       std::min(ceil_div(end, kTileTokens), segments.end * (kSegmentTokens / kTileTokens)));
+      return (rows + kRowsOfReading) * (tiles * kTileTokens + kv_heads);
+    }
     const Interval all{segments.begin * kSegmentTokens, std::min(end, segments.end * kSegmentTokens)};
     const Index unseen = std::min(all.end, hidden.end) - std::max(all.begin, hidden.begin);
     return kv_heads * (rows + kRowsOfReading) *

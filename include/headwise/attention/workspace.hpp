@@ -5,6 +5,7 @@
 #include <memory>
 #include <new>
 
+#include "headwise/attention/mask_row.hpp"
 #include "headwise/cache/tile_source.hpp"
 #include "headwise/core/tile_layout.hpp"
 #include "headwise/kernel/table.hpp"
@@ -49,6 +50,8 @@ struct WorkspaceShape {
   Index rows = 0;          // of each KV head
   Index depth = 1;         // partial sums of a row
   Index pack_scratch = 0;  // bytes to pack K or V of a tile
+  bool masks = false;      // whether there are masks that are no intervals,
+  bool adds = false;       // and one that adds numbers
 };
 
 /// A thread's memory for one work item.
@@ -58,10 +61,12 @@ struct Workspace {
   float* lane_sums;          // [rows][kMaxLanes]
   PartialRows sums;          // [depth][rows]: of segments and of merged blocks of them
   ScoreRowInfo* score_rows;  // [rows]
+  MaskRow* mask_rows;        // [rows]; null without such masks
   // of one tile of it
   float* scores;        // [rows][64]
-  std::uint64_t* bits;  // [rows], the visible tokens of a masked tile
-  Index* ends;          // [rows], where they end
+  std::uint64_t* bits;  // [2][rows], the visible tokens of a masked tile and of the next one
+  Index* ends;          // [2][rows], where they end
+  float* added;         // [2][rows][64], what a mask adds to their scores; null where none does
   void* weights;        // [rows][64] of an operand
   float* tile_sums;     // [rows][kMaxLanes]
   float* wide_keys;     // a K tile as f32
@@ -91,8 +96,10 @@ struct Workspace {
       take(sums.output, depth_ * all_rows * dv * 4);
       take(score_rows, all_rows * static_cast<Index>(sizeof(ScoreRowInfo)));
       take(scores, rows * kTileTokens * 4);
-      take(bits, rows * static_cast<Index>(sizeof(std::uint64_t)));
-      take(ends, rows * static_cast<Index>(sizeof(Index)));
+      take(mask_rows, shape.masks ? all_rows * static_cast<Index>(sizeof(MaskRow)) : 0);
+      take(bits, 2 * rows * static_cast<Index>(sizeof(std::uint64_t)));
+      take(ends, 2 * rows * static_cast<Index>(sizeof(Index)));
+      take(added, shape.adds ? 2 * rows * kTileTokens * 4 : 0);
       take(weights, rows * kTileTokens * 4);
       take(tile_sums, rows * kMaxLanes * 4);
       take(wide_keys, kTileTokens * dk * 4);
@@ -102,6 +109,8 @@ struct Workspace {
       take(dense_row, std::max(dk, dv) * 4);
       if (round == 0) base = static_cast<char*>(buffer.reserve(used));
     }
+    if (!shape.masks) mask_rows = nullptr;
+    if (!shape.adds) added = nullptr;
   }
 
   /// The memory of KV head i of the item: its own rows, the same tile.
@@ -111,6 +120,7 @@ struct Workspace {
     memory.lane_sums = lane_sums + i * rows_ * kMaxLanes;
     memory.sums = sums.from(i * depth_ * rows_, value_dim_);
     memory.score_rows = score_rows + i * rows_;
+    if (mask_rows) memory.mask_rows = mask_rows + i * rows_;
     return memory;
   }
 

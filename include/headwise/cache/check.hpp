@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 
+#include "headwise/cache/append_options.hpp"
 #include "headwise/cache/cache_options.hpp"
 #include "headwise/cache/layer_tiles.hpp"
 #include "headwise/core/error.hpp"
@@ -113,16 +114,17 @@ inline void check_turns_keys_alone(const Rope* rope, const TileFormat& format) {
 
 /// The arrays of an append, `v` unset where it was not given, fit a layer.
 inline void check_appended(Index layer, const TileFormat& format, Index sequences, const ConstArray& k,
-                           const std::optional<ConstArray>& v, const Rope* rope) {
+                           const std::optional<ConstArray>& v, const AppendOptions& options) {
   require(v || format.values_in_keys, "v (not given) must be given: layer ", layer,
           " stores values beside keys (values_in_keys is false)");
   require(!v || !format.values_in_keys, "v (given) must not be given: values of layer ", layer, " are the first ",
           format.value_dim, " dimensions of its keys (values_in_keys is true)");
   check_rows("k", k, sequences, k.tokens, format.num_kv_heads, format.head_dim);
   if (v) check_rows("v", *v, sequences, k.tokens, format.num_kv_heads, format.value_dim);
-  require(!rope || rope->head_dim() == format.head_dim, "head_dim (", rope ? rope->head_dim() : 0,
-          ") of the Rope must be that of the keys (", format.head_dim, ")");
-  check_turns_keys_alone(rope, format);
+  check_append_options(options, sequences * k.tokens, format.head_dim);
+  require(!options.key_norm || !format.values_in_keys,
+          "key_norm (given) must not be given: it would change the values, which are in the keys of layer ", layer);
+  check_turns_keys_alone(options.rope, format);
 }
 
 inline void check_append_to_ring(const LayerTiles& tiles, Index layer, Index tokens) {

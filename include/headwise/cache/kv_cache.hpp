@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "headwise/cache/append_options.hpp"
 #include "headwise/cache/cache_layer.hpp"
 #include "headwise/cache/cache_options.hpp"
 #include "headwise/cache/check.hpp"
@@ -84,85 +85,82 @@ class KvCache<AnyStorage, AnyStorage> {
   // --- append ---
 
   /// Appends k [sequence][token][kv_head][head_dim] and v [sequence][token][kv_head][value_dim], of any storage types
-  /// and strides, to every sequence of a layer. Numbers are rounded to nearest, ties to even. With a rope, keys are turned
-  /// to their positions as they are stored, to the bits of Rope::apply first and append then; positions are token numbers.
+  /// and strides, to every sequence of a layer. Numbers are rounded to nearest, ties to even. Keys may be normed and turned
+  /// by RoPE on their way (AppendOptions, or a rope alone).
   template <ElementType A, ElementType B>
-  void append(Index layer, View<A> k, View<B> v) {
-    append_to(layer, 0, num_sequences(), View<const A>(k).array(), View<const B>(v).array(), nullptr);
+  void append(Index layer, View<A> k, View<B> v, const AppendOptions& options = {}) {
+    append_to(layer, 0, num_sequences(), View<const A>(k).array(), View<const B>(v).array(), options);
   }
   template <ElementType A, ElementType B>
   void append(Index layer, View<A> k, View<B> v, const Rope& rope) {
-    append_to(layer, 0, num_sequences(), View<const A>(k).array(), View<const B>(v).array(), &rope);
+    append(layer, k, v, AppendOptions{.rope = &rope});
   }
   /// The same for a cache of one layer.
   template <ElementType A, ElementType B>
-  void append(View<A> k, View<B> v) {
+  void append(View<A> k, View<B> v, const AppendOptions& options = {}) {
     check_only_layer();
-    append(0, k, v);
+    append(0, k, v, options);
   }
   template <ElementType A, ElementType B>
   void append(View<A> k, View<B> v, const Rope& rope) {
-    check_only_layer();
-    append(0, k, v, rope);
+    append(k, v, AppendOptions{.rope = &rope});
   }
   /// Appends to one sequence of a layer; k and v are views of one sequence.
   template <ElementType A, ElementType B>
-  void append(Index layer, Index sequence, View<A> k, View<B> v) {
+  void append(Index layer, Index sequence, View<A> k, View<B> v, const AppendOptions& options = {}) {
     check_sequence(sequence);
-    append_to(layer, sequence, 1, View<const A>(k).array(), View<const B>(v).array(), nullptr);
+    append_to(layer, sequence, 1, View<const A>(k).array(), View<const B>(v).array(), options);
   }
   template <ElementType A, ElementType B>
   void append(Index layer, Index sequence, View<A> k, View<B> v, const Rope& rope) {
-    check_sequence(sequence);
-    append_to(layer, sequence, 1, View<const A>(k).array(), View<const B>(v).array(), &rope);
+    append(layer, sequence, k, v, AppendOptions{.rope = &rope});
   }
   /// Appends to each sequence of a layer as many tokens as it likes, 0 included: k and v are views of one sequence whose
   /// tokens offsets[b] … offsets[b + 1] − 1 are those of sequence b. offsets [sequence + 1].
   template <ElementType A, ElementType B>
-  void append_ragged(Index layer, std::span<const Index> offsets, View<A> k, View<B> v) {
-    append_packed(layer, offsets, View<const A>(k).array(), View<const B>(v).array(), nullptr);
+  void append_ragged(Index layer, std::span<const Index> offsets, View<A> k, View<B> v,
+                     const AppendOptions& options = {}) {
+    append_packed(layer, offsets, View<const A>(k).array(), View<const B>(v).array(), options);
   }
   template <ElementType A, ElementType B>
   void append_ragged(Index layer, std::span<const Index> offsets, View<A> k, View<B> v, const Rope& rope) {
-    append_packed(layer, offsets, View<const A>(k).array(), View<const B>(v).array(), &rope);
+    append_ragged(layer, offsets, k, v, AppendOptions{.rope = &rope});
   }
 
   /// The same for layers whose values are in their keys (LayerShape::values_in_keys): k alone.
   template <ElementType A>
-  void append(Index layer, View<A> k) {
-    append_to(layer, 0, num_sequences(), View<const A>(k).array(), std::nullopt, nullptr);
+  void append(Index layer, View<A> k, const AppendOptions& options = {}) {
+    append_to(layer, 0, num_sequences(), View<const A>(k).array(), std::nullopt, options);
   }
   template <ElementType A>
   void append(Index layer, View<A> k, const Rope& rope) {
-    append_to(layer, 0, num_sequences(), View<const A>(k).array(), std::nullopt, &rope);
+    append(layer, k, AppendOptions{.rope = &rope});
   }
   template <ElementType A>
-  void append(View<A> k) {
+  void append(View<A> k, const AppendOptions& options = {}) {
     check_only_layer();
-    append(0, k);
+    append(0, k, options);
   }
   template <ElementType A>
   void append(View<A> k, const Rope& rope) {
-    check_only_layer();
-    append(0, k, rope);
+    append(k, AppendOptions{.rope = &rope});
   }
   template <ElementType A>
-  void append(Index layer, Index sequence, View<A> k) {
+  void append(Index layer, Index sequence, View<A> k, const AppendOptions& options = {}) {
     check_sequence(sequence);
-    append_to(layer, sequence, 1, View<const A>(k).array(), std::nullopt, nullptr);
+    append_to(layer, sequence, 1, View<const A>(k).array(), std::nullopt, options);
   }
   template <ElementType A>
   void append(Index layer, Index sequence, View<A> k, const Rope& rope) {
-    check_sequence(sequence);
-    append_to(layer, sequence, 1, View<const A>(k).array(), std::nullopt, &rope);
+    append(layer, sequence, k, AppendOptions{.rope = &rope});
   }
   template <ElementType A>
-  void append_ragged(Index layer, std::span<const Index> offsets, View<A> k) {
-    append_packed(layer, offsets, View<const A>(k).array(), std::nullopt, nullptr);
+  void append_ragged(Index layer, std::span<const Index> offsets, View<A> k, const AppendOptions& options = {}) {
+    append_packed(layer, offsets, View<const A>(k).array(), std::nullopt, options);
   }
   template <ElementType A>
   void append_ragged(Index layer, std::span<const Index> offsets, View<A> k, const Rope& rope) {
-    append_packed(layer, offsets, View<const A>(k).array(), std::nullopt, &rope);
+    append_ragged(layer, offsets, k, AppendOptions{.rope = &rope});
   }
 
   // --- fewer, other or moved tokens ---
@@ -273,11 +271,11 @@ class KvCache<AnyStorage, AnyStorage> {
   const detail::LayerTiles& check_read(Index layer, Index sequence, Index first, Index count, Index kv_head) const;
 
   void append_to(Index layer, Index first_sequence, Index sequences, const ConstArray& k,
-                 const std::optional<ConstArray>& v, const Rope* rope);
+                 const std::optional<ConstArray>& v, const AppendOptions& options);
   void append_packed(Index layer, std::span<const Index> offsets, const ConstArray& k,
-                     const std::optional<ConstArray>& v, const Rope* rope);
+                     const std::optional<ConstArray>& v, const AppendOptions& options);
   void check_append(Index layer, Index sequences, const ConstArray& k, const std::optional<ConstArray>& v,
-                    const Rope* rope) const;
+                    const AppendOptions& options) const;
   void check_room(const detail::LayerTiles& tiles, Index stored, Index tokens) const;
   Index larger(const detail::LayerTiles& tiles, Index tokens) const;
   void make_room(std::span<const Index> tokens);

@@ -104,9 +104,9 @@ HEADWISE_API Index KvCache<AnyStorage, AnyStorage>::bytes_used() const {
 
 HEADWISE_API void KvCache<AnyStorage, AnyStorage>::check_append(Index layer, Index sequences, const ConstArray& k,
                                                                 const std::optional<ConstArray>& v,
-                                                                const Rope* rope) const {
+                                                                const AppendOptions& options) const {
   check_is_producer(layer);
-  detail::check_appended(layer, at(layer).format(), sequences, k, v, rope);
+  detail::check_appended(layer, at(layer).format(), sequences, k, v, options);
 }
 
 /// That `tokens` more of a sequence of `stored` ones can be had room for.
@@ -125,8 +125,8 @@ HEADWISE_API Index KvCache<AnyStorage, AnyStorage>::larger(const detail::LayerTi
 
 HEADWISE_API void KvCache<AnyStorage, AnyStorage>::append_to(Index layer, Index first_sequence, Index sequences,
                                                              const ConstArray& k, const std::optional<ConstArray>& v,
-                                                             const Rope* rope) {
-  check_append(layer, sequences, k, v, rope);
+                                                             const AppendOptions& options) {
+  check_append(layer, sequences, k, v, options);
   if (k.tokens == 0) return;  // there may be no memory to point into
   auto& tiles = storages_[storage_of(layer)];
   Index stored = 0;
@@ -134,13 +134,15 @@ HEADWISE_API void KvCache<AnyStorage, AnyStorage>::append_to(Index layer, Index 
   detail::check_append_to_ring(tiles, layer, k.tokens);
   check_room(tiles, stored, k.tokens);
   if (stored + k.tokens > tiles.max_tokens()) tiles = tiles.copy(larger(tiles, stored + k.tokens));
-  for (Index b = 0; b < sequences; ++b) tiles.append(first_sequence + b, k, v, b, rope);
+  for (Index b = 0; b < sequences; ++b)
+    tiles.append(first_sequence + b, k, v, b, detail::for_tokens(options, b * k.tokens, k.tokens));
 }
 
 HEADWISE_API void KvCache<AnyStorage, AnyStorage>::append_packed(Index layer, std::span<const Index> offsets,
                                                                  const ConstArray& k,
-                                                                 const std::optional<ConstArray>& v, const Rope* rope) {
-  check_append(layer, 1, k, v, rope);
+                                                                 const std::optional<ConstArray>& v,
+                                                                 const AppendOptions& options) {
+  check_append(layer, 1, k, v, options);
   detail::check_offsets(offsets, num_sequences(), k.tokens);
   auto& tiles = storages_[storage_of(layer)];
   const auto count = [&](Index b) { return offsets[index(b + 1)] - offsets[index(b)]; };
@@ -158,7 +160,8 @@ HEADWISE_API void KvCache<AnyStorage, AnyStorage>::append_packed(Index layer, st
       rows.tokens = count(b);
       return rows;
     };
-    tiles.append(b, rows_of(k), v ? std::optional(rows_of(*v)) : std::nullopt, 0, rope);
+    tiles.append(b, rows_of(k), v ? std::optional(rows_of(*v)) : std::nullopt, 0,
+                 detail::for_tokens(options, offsets[index(b)], count(b)));
   }
 }
 

@@ -112,15 +112,16 @@ class LayerTiles {
     return result;
   }
 
-  /// Writes k and v (unset where values are in the keys) of their sequence b behind the stored tokens of `sequence`, keys turned to their positions where there
-  /// is a rope. There must be room.
-  void append(Index sequence, const ConstArray& k, const std::optional<ConstArray>& v, Index b, const Rope* rope) {
+  /// Writes k and v (unset where values are in the keys) of their sequence b behind the stored tokens of `sequence`;
+  /// `options` are those of this sequence. There must be room.
+  void append(Index sequence, const ConstArray& k, const std::optional<ConstArray>& v, Index b,
+              const AppendOptions& options) {
     auto& [kept, slot_of] = at(sequence);
     const Index stored = kept.end, slot = slot_of;
     kept = grown(kept, k.tokens);
     Index written = stored;
     write_tokens(
-        format(), [&](Index g, Index i) { return data(slot, g, i); }, stored, k, v, b, rope, key_transform(),
+        format(), [&](Index g, Index i) { return data(slot, g, i); }, stored, k, v, b, options, key_transform(),
         [&](Index g, const std::byte* tile, Index in_tile, Index count) {
           if (!has_key_norms()) return;
           norms_.append(reader(), slot, g, written / kTileTokens, tile, in_tile, count);

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "headwise/cache/append_options.hpp"
 #include "headwise/cache/cache_options.hpp"
 #include "headwise/cache/check.hpp"
 #include "headwise/cache/layer_ropes.hpp"
@@ -104,46 +105,47 @@ class PagedCache<AnyStorage, AnyStorage> {
   // --- append ---
 
   /// Appends k [1][token][kv_head][head_dim] and v [1][token][kv_head][value_dim], of any storage types and strides, to a
-  /// sequence of a layer. Numbers are rounded to nearest, ties to even. With a rope, keys are turned to their positions as
-  /// they are stored; positions are token numbers. Throws OutOfPages. The first layer that comes to a page takes it.
+  /// sequence of a layer. Numbers are rounded to nearest, ties to even. Keys may be normed and turned by RoPE on their way
+  /// (AppendOptions, or a rope alone). Throws OutOfPages. The first layer that comes to a page takes it.
   template <ElementType A, ElementType B>
-  void append(Index layer, const SequenceId& id, View<A> k, View<B> v) {
-    append_one(layer, id, View<const A>(k).array(), View<const B>(v).array(), nullptr);
+  void append(Index layer, const SequenceId& id, View<A> k, View<B> v, const AppendOptions& options = {}) {
+    append_one(layer, id, View<const A>(k).array(), View<const B>(v).array(), options);
   }
   template <ElementType A, ElementType B>
   void append(Index layer, const SequenceId& id, View<A> k, View<B> v, const Rope& rope) {
-    append_one(layer, id, View<const A>(k).array(), View<const B>(v).array(), &rope);
+    append(layer, id, k, v, AppendOptions{.rope = &rope});
   }
   /// The same for several sequences, all or none: tokens offsets[b] … offsets[b + 1] − 1 of k and v go to ids[b]. There are
   /// ids.size() + 1 offsets.
   template <ElementType A, ElementType B>
-  void append_ragged(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets, View<A> k,
-                     View<B> v) {
-    append_packed(layer, ids, offsets, View<const A>(k).array(), View<const B>(v).array(), nullptr);
+  void append_ragged(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets, View<A> k, View<B> v,
+                     const AppendOptions& options = {}) {
+    append_packed(layer, ids, offsets, View<const A>(k).array(), View<const B>(v).array(), options);
   }
   template <ElementType A, ElementType B>
   void append_ragged(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets, View<A> k, View<B> v,
                      const Rope& rope) {
-    append_packed(layer, ids, offsets, View<const A>(k).array(), View<const B>(v).array(), &rope);
+    append_ragged(layer, ids, offsets, k, v, AppendOptions{.rope = &rope});
   }
 
   /// The same for layers whose values are in their keys (LayerShape::values_in_keys): k alone.
   template <ElementType A>
-  void append(Index layer, const SequenceId& id, View<A> k) {
-    append_one(layer, id, View<const A>(k).array(), std::nullopt, nullptr);
+  void append(Index layer, const SequenceId& id, View<A> k, const AppendOptions& options = {}) {
+    append_one(layer, id, View<const A>(k).array(), std::nullopt, options);
   }
   template <ElementType A>
   void append(Index layer, const SequenceId& id, View<A> k, const Rope& rope) {
-    append_one(layer, id, View<const A>(k).array(), std::nullopt, &rope);
+    append(layer, id, k, AppendOptions{.rope = &rope});
   }
   template <ElementType A>
-  void append_ragged(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets, View<A> k) {
-    append_packed(layer, ids, offsets, View<const A>(k).array(), std::nullopt, nullptr);
+  void append_ragged(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets, View<A> k,
+                     const AppendOptions& options = {}) {
+    append_packed(layer, ids, offsets, View<const A>(k).array(), std::nullopt, options);
   }
   template <ElementType A>
   void append_ragged(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets, View<A> k,
                      const Rope& rope) {
-    append_packed(layer, ids, offsets, View<const A>(k).array(), std::nullopt, &rope);
+    append_ragged(layer, ids, offsets, k, AppendOptions{.rope = &rope});
   }
 
   /// Sees that `tokens` more can be appended to a sequence, in every layer, without wanting pages. Throws OutOfPages.
@@ -233,9 +235,9 @@ class PagedCache<AnyStorage, AnyStorage> {
   template <class Fill>
   SequenceId make(Fill fill);
   void append_one(Index layer, const SequenceId& id, const ConstArray& k, const std::optional<ConstArray>& v,
-                  const Rope* rope);
+                  const AppendOptions& options);
   void append_packed(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets, const ConstArray& k,
-                     const std::optional<ConstArray>& v, const Rope* rope);
+                     const std::optional<ConstArray>& v, const AppendOptions& options);
 
   /// What reorder works in, kept so that it allocates nothing.
   struct ReorderMemory {

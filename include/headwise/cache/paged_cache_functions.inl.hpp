@@ -134,17 +134,18 @@ inline Index PagedCache<>::register_prefix(const SequenceId& id, std::span<const
 }
 
 inline void PagedCache<>::append_one(Index layer, const SequenceId& id, const ConstArray& k,
-                                     const std::optional<ConstArray>& v, const Rope* rope) {
+                                     const std::optional<ConstArray>& v, const AppendOptions& options) {
   const Index offsets[] = {0, k.tokens};
-  append_packed(layer, std::span(&id, 1), offsets, k, v, rope);
+  append_packed(layer, std::span(&id, 1), offsets, k, v, options);
 }
 inline void PagedCache<>::append_packed(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets,
-                                        const ConstArray& k, const std::optional<ConstArray>& v, const Rope* rope) {
+                                        const ConstArray& k, const std::optional<ConstArray>& v,
+                                        const AppendOptions& options) {
   const Index storage = storage_of(layer);
   check_is_producer(layer);
   const TileFormat& format = store_->tiles(storage).format();
   sequences_->check_distinct(ids);
-  detail::check_appended(layer, format, 1, k, v, rope);
+  detail::check_appended(layer, format, 1, k, v, options);
   detail::check_offsets(offsets, std::ssize(ids), k.tokens);
 
   const auto range = [&](Index b) {
@@ -158,10 +159,11 @@ inline void PagedCache<>::append_packed(Index layer, std::span<const SequenceId>
     if (begin == end) continue;  // there may be no memory to point into
     const Index first = offsets[index(b)];
     detail::write_tokens(
-        format, [&, table = table](Index g, Index i) { return store_->tile(storage, *table, g, i); }, begin,
+        format, [&, pages = table](Index g, Index i) { return store_->tile(storage, *pages, g, i); }, begin,
         detail::token_rows(k, first, end - begin),
-        v ? std::optional(detail::token_rows(*v, first, end - begin)) : std::nullopt, 0, rope,
-        store_->tiles(storage).key_transform(), [](Index, const std::byte*, Index, Index) {});
+        v ? std::optional(detail::token_rows(*v, first, end - begin)) : std::nullopt, 0,
+        detail::for_tokens(options, first, end - begin), store_->tiles(storage).key_transform(),
+        [](Index, const std::byte*, Index, Index) {});
     table->tokens[index(storage)] = end;
   }
 }

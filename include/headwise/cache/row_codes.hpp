@@ -14,7 +14,8 @@
 #include "headwise/core/storage.hpp"
 #include "headwise/core/tile_layout.hpp"
 
-// A row of K or V as a tile of some storage type holds it: its bits or codes, one after another, and its scales.
+// A row of K or V as a tile of some storage type holds it: its bits or codes, one after another, and its scales. What is
+// `noinline` here and in tile_rows.hpp is called with a whole row or block, from several places, for seven types.
 
 namespace headwise::detail {
 
@@ -119,7 +120,7 @@ inline bool has_bits(const float* row, Index count, std::uint32_t wanted) {
 
 /// `padded` numbers to codes and, where the type has them, scales.
 template <Storage S>
-inline void encode_row(const float* row, Index padded, Bits<S>* codes, std::uint16_t* scales) {
+[[gnu::noinline]] inline void encode_row(const float* row, Index padded, Bits<S>* codes, std::uint16_t* scales) {
   if constexpr (S == Storage::f32) {
     std::memcpy(codes, row, static_cast<std::size_t>(padded) * sizeof(float));
   } else if constexpr (!has_scales(S)) {
@@ -168,7 +169,7 @@ inline void widen_chunk(const std::uint16_t* in, float* out) {
 
 /// The numbers that `count` codes stand for.
 template <Storage S>
-inline void decode_row(const Bits<S>* codes, const std::uint16_t* scales, Index count, float* row) {
+[[gnu::noinline]] inline void decode_row(const Bits<S>* codes, const std::uint16_t* scales, Index count, float* row) {
   for (Index d = 0; d < count; ++d) {
     if constexpr (S == Storage::int8)
       row[d] = from_int8_code(codes[d], from_bf16_bits(scales[0]));

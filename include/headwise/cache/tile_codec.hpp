@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <optional>
 
+#include "headwise/cache/append_options.hpp"
 #include "headwise/cache/key_transform.hpp"
 #include "headwise/core/heads.hpp"
 #include "headwise/core/linkage.hpp"
@@ -41,10 +42,20 @@ struct BlockTarget {
   Index kv_head;
 };
 
-/// Writes the first `count` rows of keys and values (unset where these are in the keys). Where given, `rope` turns each key
-/// by its entry of `turns`; then `transform` is applied. Sees to the padding of dimensions.
-void write_block(const BlockTarget& to, const RowSource& keys, const std::optional<RowSource>& values, const Rope* rope,
-                 const RopeTurn* turns, const KeyTransform& transform);
+/// What each key of a block goes through, in this order.
+struct KeyChanges {
+  const QkNorm* norm;     // null: none
+  const Rope* rope;       // null: none
+  const RopeTurn* turns;  // [count]
+  KeyTransform transform;
+
+  bool any() const { return norm || rope || transform.any(); }
+};
+
+/// Writes the first `count` rows of keys, changed, and of values (unset where these are in the keys). Sees to the padding of
+/// dimensions.
+void write_block(const BlockTarget& to, const RowSource& keys, const std::optional<RowSource>& values,
+                 const KeyChanges& changes);
 
 /// The numbers in one slot: head_dim of the key, or value_dim of the value. Keys as they are stored, transformed.
 void read_stored_key(const TileFormat& format, const std::byte* tile, Index slot, float* out);
@@ -63,17 +74,25 @@ void clear_slots(const TileFormat& format, std::byte* tile, Index from, Index to
 /// values are in the keys.
 /// tile_at(kv_head, i) points to tile i: std::byte*. A tile that is begun but not filled is cleared first, so that what a
 /// kernel loads from an unwritten slot is finite. observe(kv_head, tile, first slot, count) sees each block when it is
-/// written, those of a head in order. Where given, `rope` turns keys to their positions, which are their token numbers.
+/// written, those of a head in order. `options` are those of this sequence.
 template <class TileAt, class Observe>
 void write_tokens(const TileFormat& format, TileAt tile_at, Index stored, const ConstArray& k,
-                  const std::optional<ConstArray>& v, Index b, const Rope* rope, const KeyTransform& transform,
-                  Observe observe) {
+                  const std::optional<ConstArray>& v, Index b, const AppendOptions& options,
+                  const KeyTransform& transform, Observe observe) {
   const Index count = k.tokens;
+  const Rope* const rope = options.rope;
   RopeTurn turns[kBlockTokens];
+  const KeyChanges changes{options.key_norm, rope, turns, transform};
+  const TokenPositions positions{stored, options.positions, rope ? rope->num_axes() : 1};
+  const Index length = rope && rope->depends_on_length() ? positions.length(count) : 0;
   for (Index done = 0; done < count;) {
     const Index token = stored + done, slot = token % kTileTokens;
     const Index block = std::min(kBlockTokens - slot % kBlockTokens, count - done);
-    for (Index t = 0; rope && t < block; ++t) turns[t] = rope->turn_at(token + t, stored + count);
+    if (rope) {
+      const Rope::Angles angles(*rope, length);
+      for (Index t = 0; t < block; ++t)
+        angles.turn_at(positions.of(done + t), turns[t].cosines.data(), turns[t].sines.data());
+    }
     for (Index g = 0; g < format.num_kv_heads; ++g) {
       std::byte* const tile = tile_at(g, token / kTileTokens);
       if (slot == 0 && count - done < kTileTokens) std::fill_n(tile, format.bytes(), std::byte{0});
@@ -81,7 +100,7 @@ void write_tokens(const TileFormat& format, TileAt tile_at, Index stored, const 
       const RowSource keys(k, b, done, g);
       std::optional<RowSource> values;
       if (v) values.emplace(*v, b, done, g);
-      write_block(target, keys, values, rope, turns, transform);
+      write_block(target, keys, values, changes);
       observe(g, static_cast<const std::byte*>(tile), slot, block);
     }
     done += block;
@@ -118,7 +137,7 @@ inline void with_storage(Storage storage, F f) {
 }
 
 /// Row t of the source as floats [padded], zeros behind dim.
-inline void read_row(const RowSource& source, Index t, Index dim, Index padded, float* out) {
+[[gnu::noinline]] inline void read_row(const RowSource& source, Index t, Index dim, Index padded, float* out) {
   const Index size = size_of(source.storage);
   const auto* row = static_cast<const char*>(source.data) + t * source.token_stride * size;
   Index done = 0;  // in whole chunks
@@ -160,17 +179,20 @@ inline void encode_rows(const RowSource& source, Index count, Index dim, Index p
   }
 }
 
+/// What a key becomes before it is encoded.
+[[gnu::noinline]] inline void change_key(const KeyChanges& changes, Index token, Index kv_head, Index dim, float* row) {
+  if (changes.norm) changes.norm->apply(row);
+  if (changes.rope) changes.rope->apply(changes.turns[token], row);
+  changes.transform.to_key(kv_head, dim, row);
+}
+
 HEADWISE_API void write_block(const BlockTarget& to, const RowSource& keys, const std::optional<RowSource>& values,
-                              const Rope* rope, const RopeTurn* turns, const KeyTransform& transform) {
+                              const KeyChanges& changes) {
   const TileFormat& format = *to.format;
   with_storage(format.key_storage, [&]<Storage S>() {
     CodeRows<S> rows;
-    const auto change = [&](Index t, float* row) {
-      if (rope) rope->apply(turns[t], row);
-      transform.to_key(to.kv_head, format.head_dim, row);
-    };
-    encode_rows<S>(keys, to.count, format.head_dim, padded_head_dim(format.head_dim), rope || transform.any(), change,
-                   rows);
+    const auto change = [&](Index t, float* row) { change_key(changes, t, to.kv_head, format.head_dim, row); };
+    encode_rows<S>(keys, to.count, format.head_dim, padded_head_dim(format.head_dim), changes.any(), change, rows);
     put_keys<S>(to.tile, format.head_dim, to.slot, to.count, rows);
   });
   if (!values) return;

@@ -38,7 +38,7 @@ inline void move_scales(std::uint16_t* in_tile, std::uint16_t* rows, Index dim, 
 
 /// rows → slots slot … slot + count − 1 of a K tile; all of one 16-token block.
 template <Storage S>
-inline void put_keys(void* tile, Index head_dim, Index slot, Index count, CodeRows<S>& rows) {
+[[gnu::noinline]] inline void put_keys(void* tile, Index head_dim, Index slot, Index count, CodeRows<S>& rows) {
   constexpr Index kKappa = kappa_of(S);
   const Index padded = padded_head_dim(head_dim), units = padded / kKappa;
   auto* const block =
@@ -56,7 +56,7 @@ inline void put_keys(void* tile, Index head_dim, Index slot, Index count, CodeRo
     move_scales<S, true>(scales_of_keys(S, tile, head_dim), rows.scales, head_dim, slot, count);
 }
 template <Storage S>
-inline void get_keys(const void* tile, Index head_dim, Index slot, Index count, CodeRows<S>& rows) {
+[[gnu::noinline]] inline void get_keys(const void* tile, Index head_dim, Index slot, Index count, CodeRows<S>& rows) {
   constexpr Index kKappa = kappa_of(S);
   const Index padded = padded_head_dim(head_dim), units = padded / kKappa;
   const auto* const block =
@@ -79,7 +79,7 @@ inline Bits<S>* value_elements(void* tile, Index d, Index width, Index slot) {
 
 /// rows → slots slot … slot + count − 1 of a V tile; all of one 16-token block.
 template <Storage S>
-inline void put_values(void* tile, Index value_dim, Index slot, Index count, CodeRows<S>& rows) {
+[[gnu::noinline]] inline void put_values(void* tile, Index value_dim, Index slot, Index count, CodeRows<S>& rows) {
   constexpr Index kKappa = kappa_of(S);
   const Index padded = padded_value_dim(value_dim);
   for (Index d = 0; d < padded; d += kPanelDims) {
@@ -102,7 +102,8 @@ inline void put_values(void* tile, Index value_dim, Index slot, Index count, Cod
     move_scales<S, true>(scales_of_values(S, tile, value_dim), rows.scales, value_dim, slot, count);
 }
 template <Storage S>
-inline void get_values(const void* tile, Index value_dim, Index slot, Index count, CodeRows<S>& rows) {
+[[gnu::noinline]] inline void get_values(const void* tile, Index value_dim, Index slot, Index count,
+                                         CodeRows<S>& rows) {
   constexpr Index kKappa = kappa_of(S), kStep = S == Storage::int4 ? 4 : kKappa;
   const Index padded = padded_value_dim(value_dim);
   for (Index d = 0; d < padded; d += kPanelDims) {

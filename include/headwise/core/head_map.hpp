@@ -70,8 +70,8 @@ class HeadMap {
 
   static void check_counts(Index num_heads, Index num_kv_heads) {
     require(num_heads >= 1 && num_heads <= kMaxHeads, "num_heads (", num_heads, ") must be 1 to ", kMaxHeads);
-    require(num_kv_heads >= 1 && num_kv_heads <= num_heads, "num_kv_heads (", num_kv_heads, ") must be 1 to num_heads (",
-            num_heads, ")");
+    require(num_kv_heads >= 1 && num_kv_heads <= num_heads, "num_kv_heads (", num_kv_heads,
+            ") must be 1 to num_heads (", num_heads, ")");
   }
 
   template <class F>
@@ -83,8 +83,8 @@ class HeadMap {
 
   HeadMap(std::vector<Index> map, Index num_kv_heads) : kv_head_of_(std::move(map)) {
     require(!kv_head_of_.empty(), "num_heads (0) of a HeadMap must be at least 1");
-    require(num_kv_heads >= 1 && num_kv_heads <= kMaxHeads, "num_kv_heads (", num_kv_heads, ") of a HeadMap must be 1 to ",
-            kMaxHeads);
+    require(num_kv_heads >= 1 && num_kv_heads <= kMaxHeads, "num_kv_heads (", num_kv_heads,
+            ") of a HeadMap must be 1 to ", kMaxHeads);
     offsets_.assign(static_cast<std::size_t>(num_kv_heads) + 1, 0);
     for (Index i = 0; i < num_heads(); ++i) {
       const Index g = this->kv_head_of(i);

@@ -32,8 +32,7 @@ struct BasicArray {
   /// Pointer to element 0 of row (sequence b, token t, head h).
   T* row(Index b, Index t, Index h) const {
     using Byte = std::conditional_t<std::is_const_v<T>, const char, char>;
-    return static_cast<Byte*>(data) +
-           (b * strides.sequence + t * strides.token + h * strides.head) * size_of(storage);
+    return static_cast<Byte*>(data) + (b * strides.sequence + t * strides.token + h * strides.head) * size_of(storage);
   }
 };
 using ConstArray = BasicArray<const void>;
@@ -76,8 +75,8 @@ class View {
       }
     }
     fits &= elements <= kMaxElements && reach <= kMaxElements;
-    require(fits, "view of [", sequences, "][", tokens, "][", heads, "][", dim, "] with strides (", strides.sequence, ", ",
-            strides.token, ", ", strides.head, ", ", strides.dim, ") must span less than 2^61 elements");
+    require(fits, "view of [", sequences, "][", tokens, "][", heads, "][", dim, "] with strides (", strides.sequence,
+            ", ", strides.token, ", ", strides.head, ", ", strides.dim, ") must span less than 2^61 elements");
     require(data != nullptr || elements == 0, "data (null) of a view of [", sequences, "][", tokens, "][", heads, "][",
             dim, "] must point to ", elements, " elements");
   }

@@ -104,7 +104,7 @@ inline constexpr const TileKernels* kTables[] = {
 #if defined(HEADWISE_HAS_BASELINE)
     &baseline::kernels,
 #endif
-#if defined(__aarch64__)
+#if defined(HEADWISE_HAS_NEON)
     &neon::kernels,
 #endif
 };

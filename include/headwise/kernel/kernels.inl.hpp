@@ -69,4 +69,4 @@ constexpr TileKernels make_kernels() {
   return table;
 }
 
-inline constexpr TileKernels kernels = make_kernels();
+HEADWISE_TABLE TileKernels kernels = make_kernels();

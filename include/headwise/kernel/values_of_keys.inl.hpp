@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: MIT
 // Values that are the first dimensions of the keys (TileFormat::values_in_keys): a K tile to a V tile, once for all rows.
 
+template <class V>
+struct Unchanged {
+  static HEADWISE_INLINE V of(V v) { return v; }
+};
+
 /// N vectors of V, `stride` bytes apart, of which `count` are there and the rest 0, transposed to `out`, `out_stride` apart.
-template <class V, class Change>
-HEADWISE_INLINE void transpose_rows(const char* in, Index stride, Index count, char* out, Index out_stride,
-                                    Change change) {
+/// Each is changed first.
+template <class Change, class V>
+HEADWISE_INLINE void transpose_rows(const char* in, Index stride, Index count, char* out, Index out_stride) {
   constexpr int N = sizeof(V) / sizeof(V{}[0]);
   V v[N];
   HEADWISE_UNROLL for (int i = 0; i < N; ++i) {
     v[i] = V{};
     if (i < count) std::memcpy(&v[i], in + i * stride, sizeof(V));
-    v[i] = change(v[i]);
+    v[i] = Change::of(v[i]);
   }
   transpose(v);
   HEADWISE_UNROLL for (int i = 0; i < N; ++i) std::memcpy(out + i * out_stride, &v[i], sizeof(V));
@@ -29,8 +34,9 @@ inline void values_of_f32_keys(const void* keys, Index head_dim, Index value_dim
     const Index width = panel_dims(value_dim, d) * 4;
     char* const panel = static_cast<char*>(values) + d / kPanelDims * kPanelDims * kTileTokens * 4 + d % kPanelDims * 4;
     for (Index t = 0; t < kTileTokens; t += N)
-      transpose_rows<V>(static_cast<const char*>(keys) + (t / kBlockTokens * dims + d) * kRow + t % kBlockTokens * 4,
-                        kRow, dims - d, panel + t * width, width, [](V v) { return v; });
+      transpose_rows<Unchanged<V>, V>(
+          static_cast<const char*>(keys) + (t / kBlockTokens * dims + d) * kRow + t % kBlockTokens * 4, kRow, dims - d,
+          panel + t * width, width);
   }
 }
 
@@ -39,10 +45,15 @@ typedef std::uint16_t Halves32 __attribute__((vector_size(64)));
 typedef std::uint64_t Longs8 __attribute__((vector_size(64)));
 
 /// {a, b}{c, d} → {a, c}{b, d}: of two tokens, pairs of dims to pairs of tokens.
-template <std::size_t... I>
-HEADWISE_INLINE Halves32 swap_middle(Halves32 v, std::index_sequence<I...>) {
-  return __builtin_shufflevector(v, v, (I / 4 * 4 + I % 2 * 2 + I / 2 % 2)...);
-}
+struct PairsOfTokens {
+  static HEADWISE_INLINE Longs8 of(Longs8 v) { return (Longs8)swap_middle((Halves32)v, Units<Halves32>{}); }
+
+ private:
+  template <std::size_t... I>
+  static HEADWISE_INLINE Halves32 swap_middle(Halves32 v, std::index_sequence<I...>) {
+    return __builtin_shufflevector(v, v, (I / 4 * 4 + I % 2 * 2 + I / 2 % 2)...);
+  }
+};
 
 /// bf16: per block [pair of dims][16 tokens]{pair} → panels [pair of tokens][dim]{pair}, 16 dims of 16 tokens at a time.
 inline void values_of_bf16_keys(const void* keys, Index head_dim, Index value_dim, void* values) {
@@ -52,9 +63,8 @@ inline void values_of_bf16_keys(const void* keys, Index head_dim, Index value_di
     const Index width = panel_dims(value_dim, d) * 4;
     char* const panel = static_cast<char*>(values) + d / kPanelDims * kPanelDims * kTileTokens * 2 + d % kPanelDims * 4;
     for (Index t = 0; t < kTileTokens; t += kBlockTokens)
-      transpose_rows<Longs8>(static_cast<const char*>(keys) + (t / kBlockTokens * pairs + d / 2) * kRow, kRow,
-                             pairs - d / 2, panel + t / 2 * width, width,
-                             [](Longs8 v) { return (Longs8)swap_middle((Halves32)v, std::make_index_sequence<32>{}); });
+      transpose_rows<PairsOfTokens, Longs8>(static_cast<const char*>(keys) + (t / kBlockTokens * pairs + d / 2) * kRow,
+                                            kRow, pairs - d / 2, panel + t / 2 * width, width);
   }
 }
 #endif

@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <variant>
+#include <vector>
 
 #include "headwise/core/error.hpp"
 #include "headwise/core/index.hpp"
@@ -65,8 +66,31 @@ struct Llama3Scaling {
   friend bool operator==(const Llama3Scaling&, const Llama3Scaling&) = default;
 };
 
+/// LongRoPE (Phi-3; Ding et al. 2024, arXiv 2402.13753): f_i / short_factors[i] in a sequence of up to
+/// original_max_position tokens, f_i / long_factors[i] in a longer one, whose length is that of the call as with dynamic
+/// NTK. The same factors in both lists serve every length (engines that choose by the context they are set up for).
+struct LongRopeScaling {
+  std::vector<double> short_factors{}, long_factors{};  // [rotary_dim / 2], each above 0
+  Index original_max_position = 0;                      // at least 2
+  /// The context it is stretched to over the original one: Phi-3's max_position_embeddings / original_max_position.
+  double factor = 1.0;
+  /// Multiplies cos and sin. Unset: sqrt(1 + ln(factor) / ln(original_max_position)).
+  std::optional<double> attention_factor{};
+  friend bool operator==(const LongRopeScaling&, const LongRopeScaling&) = default;
+};
+
+/// Proportional RoPE (Gemma 4): the first floor(proportion · pairs) pairs turn by f_i / factor, with f_i of the whole
+/// rotary_dim; the other pairs pass unchanged. (RopeOptions::rotary_dim, the other partial RoPE, pairs and spaces the
+/// frequencies over the dimensions that turn.)
+struct ProportionalScaling {
+  double proportion = 1.0;  // 0 to 1
+  double factor = 1.0;
+  friend bool operator==(const ProportionalScaling&, const ProportionalScaling&) = default;
+};
+
 /// One of the above, or none.
-using RopeScaling = std::variant<std::monostate, LinearScaling, DynamicNtkScaling, YarnScaling, Llama3Scaling>;
+using RopeScaling = std::variant<std::monostate, LinearScaling, DynamicNtkScaling, YarnScaling, Llama3Scaling,
+                                 LongRopeScaling, ProportionalScaling>;
 
 namespace detail {
 
@@ -108,7 +132,38 @@ inline void check_scaling(const RopeScaling& scaling, double base, Index rotary_
     require(std::isfinite(llama->high_freq_factor) && llama->high_freq_factor > llama->low_freq_factor,
             "high_freq_factor (", llama->high_freq_factor, ") of RoPE must be finite and above low_freq_factor (",
             llama->low_freq_factor, ")");
+  } else if (const auto* longer = std::get_if<LongRopeScaling>(&scaling)) {
+    check_factor(longer->factor);
+    require(longer->original_max_position >= 2, "original_max_position (", longer->original_max_position,
+            ") of the RoPE scaling must be at least 2: the context the model was trained on");
+    if (longer->attention_factor) require_positive("attention_factor", *longer->attention_factor);
+    const auto check_factors = [&](const char* name, const std::vector<double>& factors) {
+      require(std::ssize(factors) == rotary_dim / 2, name, " (", factors.size(),
+              " numbers) of LongRoPE must hold one per pair, rotary_dim / 2 (", rotary_dim / 2, ")");
+      for (std::size_t i = 0; i < factors.size(); ++i)
+        require(std::isfinite(factors[i]) && factors[i] > 0, name, "[", i, "] (", factors[i],
+                ") of LongRoPE must be finite and above 0");
+    };
+    check_factors("short_factors", longer->short_factors);
+    check_factors("long_factors", longer->long_factors);
+  } else if (const auto* part = std::get_if<ProportionalScaling>(&scaling)) {
+    check_factor(part->factor);
+    require(part->proportion >= 0 && part->proportion <= 1, "proportion (", part->proportion,
+            ") of proportional RoPE must be 0 to 1");
   }
+}
+
+/// Whether frequencies depend on the length of the sequence.
+inline bool depends_on_length(const RopeScaling& scaling) {
+  const auto* longer = std::get_if<LongRopeScaling>(&scaling);
+  return std::holds_alternative<DynamicNtkScaling>(scaling) ||
+         (longer && longer->short_factors != longer->long_factors);
+}
+
+/// Pairs that turn, the first of `pairs`.
+inline Index turning_pairs(const RopeScaling& scaling, Index pairs) {
+  const auto* part = std::get_if<ProportionalScaling>(&scaling);
+  return part ? static_cast<Index>(part->proportion * static_cast<double>(pairs)) : pairs;
 }
 
 /// f_i of plain RoPE for the pairs of `frequencies`: base^(−2i / rotary_dim).
@@ -145,7 +200,18 @@ inline void scale_llama3(const Llama3Scaling& s, std::span<double> frequencies) 
   }
 }
 
-/// Radians per token of every pair, for a sequence of `length` tokens (only dynamic NTK looks at it).
+inline void scale_long(const LongRopeScaling& s, Index length, std::span<double> frequencies) {
+  const std::vector<double>& factors = length > s.original_max_position ? s.long_factors : s.short_factors;
+  for (std::size_t i = 0; i < frequencies.size(); ++i) frequencies[i] /= factors[i];
+}
+
+inline void scale_proportional(const ProportionalScaling& s, std::span<double> frequencies) {
+  for (double& f : frequencies) f /= s.factor;
+  const auto turning = static_cast<std::size_t>(turning_pairs(s, std::ssize(frequencies)));
+  for (std::size_t i = turning; i < frequencies.size(); ++i) frequencies[i] = 0;
+}
+
+/// Radians per token of every pair, for a sequence of `length` tokens (where that matters: depends_on_length).
 inline void rope_frequencies(const RopeScaling& scaling, double base, Index length, std::span<double> frequencies) {
   if (const auto* ntk = std::get_if<DynamicNtkScaling>(&scaling); ntk && length > ntk->original_max_position) {
     const auto n = 2 * static_cast<double>(frequencies.size());
@@ -159,11 +225,18 @@ inline void rope_frequencies(const RopeScaling& scaling, double base, Index leng
     scale_yarn(*yarn, base, frequencies);
   } else if (const auto* llama = std::get_if<Llama3Scaling>(&scaling)) {
     scale_llama3(*llama, frequencies);
+  } else if (const auto* longer = std::get_if<LongRopeScaling>(&scaling)) {
+    scale_long(*longer, length, frequencies);
+  } else if (const auto* part = std::get_if<ProportionalScaling>(&scaling)) {
+    scale_proportional(*part, frequencies);
   }
 }
 
-/// The factor on cos and sin; 1 except for YaRN.
+/// The factor on cos and sin; 1 except for YaRN and LongRoPE.
 inline double rope_attention_factor(const RopeScaling& scaling) {
+  if (const auto* longer = std::get_if<LongRopeScaling>(&scaling))
+    return longer->attention_factor.value_or(
+        std::sqrt(1.0 + std::log(longer->factor) / std::log(static_cast<double>(longer->original_max_position))));
   const auto* s = std::get_if<YarnScaling>(&scaling);
   if (!s) return 1.0;
   if (s->attention_factor) return *s->attention_factor;

@@ -9,10 +9,17 @@
 #include "headwise/core/error.hpp"
 #include "headwise/core/head_map.hpp"
 #include "headwise/core/index.hpp"
+#include "headwise/score/mask.hpp"
+#include "headwise/score/mask_function.hpp"
 #include "headwise/score/relative_bias.hpp"
 #include "headwise/score/score_function.hpp"
+#include "headwise/score/tile_set.hpp"
+#include "headwise/score/tree_mask.hpp"
 
 namespace headwise {
+
+class QkNorm;  // position/qk_norm.hpp
+class Rope;    // position/rope.hpp
 
 /// Llama 4's temperature: scores of a query at p have the factor 1 + strength·log(1 + floor((p + 1) / floor_scale)), so that
 /// attention over long texts stays as sharp (Meta, Llama 4, 2025: `attn_scale` and `floor_scale`; of its layers without
@@ -28,12 +35,22 @@ struct Temperature {
 };
 
 /// How scores are made and which keys a query sees. Applied in this order:
-///   scale · temperature → softcap → ALiBi, relative bias → score function → masks → softmax, with sink logits → ·V
+///   queries normed → turned by RoPE → scale · temperature → softcap → ALiBi, relative bias, additive
+///   mask → score function → masks → softmax, with sink logits → ·V
 ///
 /// Positions. Token i of Tq query tokens of a sequence with Tk keys stands at p = Tk − Tq + i (bottom-right aligned):
 /// the newest query stands at the newest key, so prefill, appending to a cache and decode are one rule.
 /// Spans are read during the call only.
 struct Options {
+  /// Queries are normed head by head, and turned by RoPE, where a call gathers them, so that q may be what a projection gave:
+  /// to the bits of QkNorm::apply, Rope::apply and a call without. (AppendOptions does the same to keys.) Null: q is as it
+  /// should be. Read during the call only; with a plan, during its calls.
+  const QkNorm* query_norm = nullptr;
+  const Rope* query_rope = nullptr;
+  /// Where query_rope takes query tokens to stand, each number 0 … 2^53: [sequence][token] as in q (ragged: [token]), or
+  /// [sequence][token][3] of a rope with sections: temporal, height and width. Those beyond query_lengths are never read.
+  /// Nothing else looks at them: masks, windows and biases count tokens. Empty: p.
+  std::span<const Index> query_positions{};
   /// Factor on q·k; unset: 1/sqrt(head_dim).
   std::optional<float> scale{};
   /// A query at p sees keys 0 … p. Turn off for cross-attention and encoders.
@@ -68,6 +85,15 @@ struct Options {
   /// less than 1 and lse holds it too. −∞: none. A row without keys gives 0 and lse sink_logits[head]. Where partial results are
   /// merged, of one part only. Empty: none.
   std::span<const float> sink_logits{};
+  /// A boolean or additive mask in the caller's memory; unset: none. What it refers to must outlive a plan too. For masks
+  /// that say everything, as ONNX's and PyTorch's, turn `causal` off.
+  std::optional<Mask> mask{};
+  /// Speculative decoding: which nodes of a draft tree, the query tokens, see each other; unset: all that the rest allows.
+  std::optional<TreeMask> tree_mask{};
+  /// Block-sparse attention: the tiles of keys that queries may see; null: all. Must outlive a plan too.
+  const TileSet* tile_set = nullptr;
+  /// The caller's own mask, compiled with the caller's code; unset: none.
+  std::optional<MaskFunction> mask_function{};
   /// Keys of each sequence, 0 … what the source holds; empty: all. What lies beyond is never read.
   std::span<const Index> key_lengths{};
   /// Query tokens of each sequence, 0 … the tokens of q; empty: all. The outputs of the rest are 0, their lse −inf.

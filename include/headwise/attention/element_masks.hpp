@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "headwise/attention/added_units.hpp"
+#include "headwise/attention/mask_row.hpp"
+#include "headwise/attention/problem.hpp"
+#include "headwise/attention/row_range.hpp"
+#include "headwise/kernel/table.hpp"
+#include "headwise/score/tile_word.hpp"
+
+namespace headwise::detail {
+
+/// The masks of a call that are no intervals, for the rows of one KV head of a work item: a word per row and tile.
+class ElementMasks {
+ public:
+  /// memory  [rows], null where the call has none
+  ElementMasks(const CallShape& call, const TileKernels& kernels, const RowRange& range, Index kv_head, Index rows,
+               MaskRow* memory)
+      : options_(*call.options), kernels_(kernels), rows_(memory), num_rows_(memory ? rows : 0) {
+    for (Index r = 0; r < num_rows_; ++r) find(call, range, kv_head, r);
+  }
+
+  bool any() const { return num_rows_ > 0; }
+
+  /// The first tile from `tile` on that some row may see for the tile set, or `end`.
+  Index listed_tile(Index tile, Index end) const {
+    if (!options_.tile_set || tile >= end) return tile;
+    Index first = end;
+    const std::uint64_t* before = nullptr;
+    for (Index r = 0; r < num_rows_ && first > tile; ++r)
+      if (rows_[r].listed != before) first = next_of_list(before = rows_[r].listed, tile, first);
+    return first;
+  }
+
+  /// Takes from the words of the rows what the masks hide of a tile. added [rows][64], null where nothing is ever added:
+  /// what is to be added to scores, in units of log2, in the first of the rows that have the same. Returns whether
+  /// anything but zeros is.
+  bool narrow(Index tile, std::uint64_t* bits, float* added) const {
+    if (options_.tile_set)
+      for (Index r = 0; r < num_rows_; ++r)
+        if ((rows_[r].listed[tile / kTileTokens] >> (tile % kTileTokens) & 1) == 0) bits[r] = 0;
+    if (options_.tree_mask) narrow_by_tree(tile, bits);
+    const bool adds = options_.mask && narrow_by_elements(tile, bits, added);
+    if (options_.mask_function) narrow_by_function(tile, bits);
+    return adds;
+  }
+
+  /// Calls f(row, its 64 numbers) with what `narrow` has left for each row.
+  template <class F>
+  void for_each_added(const float* added, F f) const {
+    const float* same = added;
+    for (Index r = 0; r < num_rows_; ++r) {
+      if (!rows_[r].repeats_elements) same = added + r * kTileTokens;
+      f(r, same);
+    }
+  }
+  /// Adds it to the scores [rows][64] of its tile.
+  void add(const float* added, float* scores) const {
+    for_each_added(added, [&](Index row, const float* numbers) {
+      kernels_.blend(scores + row * kTileTokens, 1.0f, numbers, 1.0f, kTileTokens);
+    });
+  }
+
+ private:
+  void find(const CallShape& call, const RowRange& range, Index kv_head, Index r) {
+    const QueryRow query = range.query(r);
+    const Index head = call.groups.of(query.sequence, kv_head)[query.head_in_group],
+                keys = call.num_keys(query.sequence);
+    MaskRow& row = rows_[r];
+    row = {query.sequence, head,  query.position, keys, nullptr, nullptr, query.position - query.token,
+           nullptr,        false, false,          false};
+    const MaskRow* const before = r > 0 ? &rows_[r - 1] : nullptr;
+    const bool same_query = before && before->sequence == row.sequence && before->position == row.position;
+    if (options_.mask) {
+      row.elements = options_.mask->row(query.sequence, head, query.token);
+      row.repeats_elements = before && before->elements == row.elements && before->keys == keys;
+    }
+    if (options_.tree_mask) {
+      row.tree = options_.tree_mask->row(tree_row(call, query));
+      row.repeats_tree = same_query;
+    }
+    if (options_.tile_set) row.listed = options_.tile_set->list_for(query.sequence, kv_head, query.token);
+    if (options_.mask_function) row.repeats_function = same_query && !options_.mask_function->by_head();
+  }
+
+  static Index tree_row(const CallShape& call, const QueryRow& query) {
+    const auto [sequence, token] = call.place_of(query.sequence, query.token);
+    const Index all = call.is_ragged() ? call.tokens : call.tokens * call.num_sequences();
+    return call.options->tree_mask->rows() == all ? sequence * call.tokens + token : query.token;
+  }
+
+  Index next_of_list(const std::uint64_t* list, Index tile, Index end) const {
+    const Index words = std::min(options_.tile_set->num_words(), ceil_div(end, kTileTokens));
+    std::uint64_t rest = kWholeTile << (tile % kTileTokens);
+    for (Index word = tile / kTileTokens; word < words; ++word, rest = kWholeTile)
+      if ((list[word] & rest) != 0) return std::min(end, word * kTileTokens + std::countr_zero(list[word] & rest));
+    return end;
+  }
+
+  /// How many of a tile's tokens a row's sequence has.
+  static Index tokens_of(const MaskRow& row, Index tile) {
+    return std::clamp<Index>(row.keys - tile * kTileTokens, 0, kTileTokens);
+  }
+
+  void narrow_by_tree(Index tile, std::uint64_t* bits) const {
+    std::uint64_t word = 0;
+    for (Index r = 0; r < num_rows_; ++r) {
+      const MaskRow& row = rows_[r];
+      if (!row.repeats_tree)
+        word = word_at(row.tree, options_.tree_mask->words_per_row(), tile * kTileTokens - row.first_node);
+      bits[r] &= word;
+    }
+  }
+
+  bool narrow_by_elements(Index tile, std::uint64_t* bits, float* added) const {
+    const Mask& mask = *options_.mask;
+    std::uint64_t word = 0;
+    bool adds = false;
+    for (Index r = 0; r < num_rows_; ++r) {
+      const MaskRow& row = rows_[r];
+      if (!row.repeats_elements) {
+        if (mask.kind() == MaskKind::additive)
+          word = additive_word(mask, row, tile, added + r * kTileTokens, adds);
+        else if (mask.kind() == MaskKind::bits)
+          word = bits_word(mask, row, tile);
+        else
+          word = bytes_word(mask, row, tile);
+      }
+      bits[r] &= word;
+    }
+    return adds;
+  }
+
+  void narrow_by_function(Index tile, std::uint64_t* bits) const {
+    const MaskFunction& function = *options_.mask_function;
+    std::uint64_t word = 0;
+    bool known = false;
+    for (Index r = 0; r < num_rows_; ++r) {
+      const MaskRow& row = rows_[r];
+      known &= row.repeats_function;
+      if (bits[r] == 0) continue;
+      if (!std::exchange(known, true))
+        word = function({row.sequence, row.head, row.position, tile * kTileTokens, tokens_of(row, tile)});
+      bits[r] &= word;
+    }
+  }
+
+  static std::uint64_t bits_word(const Mask& mask, const MaskRow& row, Index tile) {
+    std::uint64_t word;
+    std::memcpy(&word, row.elements + tile * mask.key_stride() * static_cast<Index>(sizeof word), sizeof word);
+    return mask.key_stride() == 0 && (word & 1) != 0 ? kWholeTile : mask.key_stride() == 0 ? 0 : word;
+  }
+
+  static std::uint64_t bytes_word(const Mask& mask, const MaskRow& row, Index tile) {
+    const Index stride = mask.key_stride(), tokens = tokens_of(row, tile);
+    if (stride == 0) return *row.elements != 0 ? kWholeTile : 0;
+    const char* const first = row.elements + tile * kTileTokens * stride;
+    if (stride == 1 && tokens == kTileTokens) return word_of_bytes(first);
+    char bytes[kTileTokens] = {};
+    for (Index j = 0; j < tokens; ++j) bytes[j] = first[j * stride];
+    return word_of_bytes(bytes);
+  }
+
+  /// Leaves the tile's numbers in `added`; sets `adds` where one that is seen is not 0.
+  std::uint64_t additive_word(const Mask& mask, const MaskRow& row, Index tile, float* added, bool& adds) const {
+    constexpr float kHidden = -std::numeric_limits<float>::infinity();
+    const Index stride = mask.key_stride(), tokens = tokens_of(row, tile);
+    const Index first = tile * kTileTokens * stride;
+    if (stride == 1) {
+      kernels_.prepare_row(row.elements + first * size_of(mask.storage()), mask.storage(), tokens, kTileTokens, 1.0f,
+                           Operand::f32, added);
+    } else {
+      std::fill_n(added, kTileTokens, 0.0f);
+      for (Index j = 0; j < tokens; ++j) added[j] = load_element(row.elements, mask.storage(), first + j * stride);
+    }
+    std::uint8_t seen[kTileTokens];
+    std::uint8_t some = 0;
+    for (Index j = 0; j < kTileTokens; ++j) {
+      const float x = added[j];
+      seen[j] = x != kHidden;
+      some |= seen[j] & static_cast<std::uint8_t>(x != 0.0f);
+      added[j] = AddedUnits::to_log2(x);
+    }
+    adds |= some != 0;
+    return word_of_bytes(seen);
+  }
+
+  const Options& options_;
+  const TileKernels& kernels_;
+  MaskRow* rows_;
+  Index num_rows_;
+};
+
+}  // namespace headwise::detail

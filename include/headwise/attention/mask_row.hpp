@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+
+#include "headwise/core/index.hpp"
+#include "headwise/score/options.hpp"
+
+namespace headwise::detail {
+
+/// Whether the options hold masks that are no intervals.
+inline bool has_element_masks(const Options& options) {
+  return options.mask || options.tree_mask || options.tile_set || options.mask_function;
+}
+/// Whether they add numbers to scores.
+inline bool adds_mask(const Options& options) { return options.mask && options.mask->kind() == MaskKind::additive; }
+
+/// Where a row of a work item finds its masks.
+struct MaskRow {
+  Index sequence, head, position, keys;
+  const char* elements;                                   // of Options::mask
+  const std::uint64_t* tree;                              // of Options::tree_mask
+  Index first_node;                                       // the key of the tree's node 0
+  const std::uint64_t* listed;                            // of Options::tile_set
+  bool repeats_elements, repeats_tree, repeats_function;  // the row before it has the same
+};
+
+}  // namespace headwise::detail
