@@ -60,7 +60,8 @@ void check_present(const Case& given, const KvCache<>& cache) {
 std::optional<Scores> wanted_scores(const Case& given) {
   const Tensor* scores = given.find("qk_matmul_output");
   if (!scores) return {};
-  constexpr ScoreStage kStages[] = {ScoreStage::scaled, ScoreStage::softcapped, ScoreStage::biased, ScoreStage::weights};
+  constexpr ScoreStage kStages[] = {ScoreStage::scaled, ScoreStage::softcapped, ScoreStage::biased,
+                                    ScoreStage::weights};
   const auto mode = static_cast<std::size_t>(given.attribute("qk_matmul_output_mode", 0));
   return Scores{kStages[mode], scores->size(3)};
 }
@@ -80,7 +81,8 @@ void check_scores(const Case& given, const OnnxAttention& call, const Results& r
     expect_near(
         results.scores, [&](Index i) { return expected[place(i)]; },
         [&](Index i) {
-          return wanted->stage == ScoreStage::weights ? arithmetic.of_weight(expected[place(i)]) : arithmetic.of_score();
+          return wanted->stage == ScoreStage::weights ? arithmetic.of_weight(expected[place(i)])
+                                                      : arithmetic.of_score();
         },
         std::string(source) + (is_exact ? ", scores in float64" : ", scores"));
   }

@@ -40,9 +40,10 @@ class GroupQueryAttention {
     else if (given.attribute("smooth_softmax", 0) != 0)
       sinks_.assign(static_cast<std::size_t>(heads_), 0.0f);
     if (given.has("rotary_dim"))
-      rope_.emplace(q_.dim(), RopeOptions{.style = given.attribute("rotary_interleaved", 0) != 0 ? RopeStyle::interleaved
-                                                                                                : RopeStyle::half_split,
-                                          .rotary_dim = static_cast<Index>(given.attribute("rotary_dim", 0))});
+      rope_.emplace(q_.dim(),
+                    RopeOptions{.style = given.attribute("rotary_interleaved", 0) != 0 ? RopeStyle::interleaved
+                                                                                       : RopeStyle::half_split,
+                                .rotary_dim = static_cast<Index>(given.attribute("rotary_dim", 0))});
     options_.scale = static_cast<float>(given.attribute("scale", 1 / std::sqrt(static_cast<double>(q_.dim()))));
     options_.softcap = static_cast<float>(given.attribute("softcap", 0));
     options_.causal = given.attribute("causal", 1) != 0;
@@ -162,7 +163,8 @@ TEST_P(OnnxRuntime, Case) {
   for (Index b = 0; b < call.q().sequences(); ++b) {
     const Index first = b * call.q().tokens() * row;
     expect_near(
-        std::span(results.output).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(call.queries(b) * row)),
+        std::span(results.output)
+            .subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(call.queries(b) * row)),
         [&](Index i) { return output[first + i]; },
         [&](Index i) { return arithmetic.of_output(output[first + i], spread[first + i]); },
         "sequence " + std::to_string(b));
