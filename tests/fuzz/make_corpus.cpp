@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-// make_corpus FOLDER: writes FOLDER/restore/* and FOLDER/gguf/*, inputs from which fuzzing begins. They are the same on
-// every run.
+// make_corpus FOLDER: writes FOLDER/attention/*, FOLDER/restore/* and FOLDER/gguf/*, inputs from which fuzzing begins. They
+// are the same on every run.
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <random>
 #include <sstream>
 #include <string>
 
@@ -22,6 +23,22 @@ void write(const std::filesystem::path& path, const std::string& bytes) {
   std::ofstream file(path, std::ios::binary);
   file << bytes;
   if (!file.flush()) std::fprintf(stderr, "%s cannot be written\n", path.c_str());
+}
+
+/// Calls of any kind: bytes of shape and data, then a few options.
+void write_attention(const std::filesystem::path& folder) {
+  constexpr int kInputs = 48, kShapeBytes = 23, kOptions = 21, kOptionBytes = 8;
+  std::mt19937 random(1);
+  const auto byte = [&](unsigned below) { return static_cast<char>(random() % below); };
+  for (int number = 0; number < kInputs; ++number) {
+    std::string input;
+    for (int i = 0; i < kShapeBytes; ++i) input += byte(256);
+    for (int options = number % 7; options > 0; --options) {
+      input += byte(kOptions);
+      for (unsigned i = random() % kOptionBytes; i > 0; --i) input += byte(256);
+    }
+    write(folder / ("call" + std::to_string(number)), input);
+  }
 }
 
 /// For each kind of cache, a file that fits it: its header and a few bytes of its tiles, which reading makes whole.
@@ -122,6 +139,7 @@ int main(int count, char** arguments) {
     return 1;
   }
   const std::filesystem::path folder = arguments[1];
+  write_attention(folder / "attention");
   write_restore(folder / "restore");
   write(folder / "gguf/llama", model("llama", llama::TensorType::f32, false));
   write(folder / "gguf/deci", model("deci", llama::TensorType::f16, true));

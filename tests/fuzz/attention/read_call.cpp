@@ -154,7 +154,7 @@ void make_data(Bytes& bytes, Call& call) {
 }  // namespace
 
 void read_call(Bytes bytes, Call& call) {
-  constexpr int kMostOptions = 24;
+  constexpr int kMostOptions = 64;
   read_route(bytes, call);
   read_shape(bytes, call);
   make_data(bytes, call);

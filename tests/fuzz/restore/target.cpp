@@ -39,6 +39,21 @@ void restore_bytes(C& cache, const Id& id, const std::string& bytes, bool as_str
   restore(cache, id, stream);
 }
 
+template <class F>
+bool refused(F f) {
+  try {
+    f();
+    return false;
+  } catch (const CacheFileError& error) {
+    expect(std::string_view(error.what()).starts_with("headwise: "), "an error without a name");
+  } catch (const OutOfPages& error) {
+    expect(std::string_view(error.what()).starts_with("headwise: "), "an error without a name");
+  } catch (const std::invalid_argument& error) {
+    expect(std::string_view(error.what()).starts_with("headwise: "), "an error without a name");
+  }
+  return true;
+}
+
 /// Attention of one query over a layer of a sequence: whatever is stored, it neither fails nor reads what is not there.
 template <class Layer>
 void attend(const Layer& layer, const LayerShape& shape, Index sequences) {
@@ -54,8 +69,13 @@ void attend(const Layer& layer, const LayerShape& shape, Index sequences) {
                      View<float>(out.data(), sequences, 1, heads.num_heads(), heads.value_dim()), options);
 }
 void attend_all(const KvCache<>& cache, std::span<const Index> sequences) {
-  for (Index layer = 0; layer < cache.num_layers(); ++layer)
-    attend(cache.layer(layer), cache.layer_shape(layer), std::ssize(sequences));
+  for (Index layer = 0; layer < cache.num_layers(); ++layer) {
+    const CacheLayer tiles = cache.layer(layer);
+    bool whole = true;  // otherwise it may hold too little for its window, or, without one, for any query
+    for (const Index b : sequences) whole &= tiles.kept(b).begin <= tiles.kept(b).sinks;
+    const bool was_refused = refused([&] { attend(tiles, cache.layer_shape(layer), std::ssize(sequences)); });
+    expect(!whole || !was_refused, "attention over a whole sequence was refused");
+  }
 }
 void attend_all(const PagedCache<>& cache, std::span<const SequenceId> ids) {
   for (Index layer = 0; layer < cache.num_layers(); ++layer)
@@ -75,21 +95,6 @@ void check_norms(const KvCache<>& cache, Index sequence) {
     expect(!std::isfinite(sum) ? !std::isfinite(norm) : std::abs(norm - sum) <= 1e-9 * sum,
            "key norms are not those of the keys");
   }
-}
-
-template <class F>
-bool refused(F f) {
-  try {
-    f();
-    return false;
-  } catch (const CacheFileError& error) {
-    expect(std::string_view(error.what()).starts_with("headwise: "), "an error without a name");
-  } catch (const OutOfPages& error) {
-    expect(std::string_view(error.what()).starts_with("headwise: "), "an error without a name");
-  } catch (const std::invalid_argument& error) {
-    expect(std::string_view(error.what()).starts_with("headwise: "), "an error without a name");
-  }
-  return true;
 }
 
 /// A cache with something in both sequences. Made once and used again until a restored sequence has changed it.
