@@ -18,7 +18,8 @@ int main() {
   for (std::size_t i = 0; i < q.size(); ++i) q[i] = std::sin(static_cast<float>(i));
   for (std::size_t i = 0; i < k.size(); ++i) k[i] = std::cos(static_cast<float>(i)), v[i] = static_cast<float>(i / 16);
 
-  attend(hw::View(q.data(), kTokens, 4, 8), hw::KvRows(hw::View(k.data(), kTokens, 2, 8), hw::View(v.data(), kTokens, 2, 8)),
+  attend(hw::View(q.data(), kTokens, 4, 8),
+         hw::KvRows(hw::View(k.data(), kTokens, 2, 8), hw::View(v.data(), kTokens, 2, 8)),
          hw::View(out.data(), kTokens, 4, 8));
 
   // the values of token t are all t, so each output is a mean of the positions its token sees

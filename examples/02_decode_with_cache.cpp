@@ -16,9 +16,11 @@ int main() {
   hw::Gqa<kHeads, kKvHeads, kDim> attend;
   hw::ThreadPool pool;
 
-  std::vector<float> q(kTokens * kHeads * kDim), k(kTokens * kKvHeads * kDim), v(k.size()), out(q.size()), again(q.size());
+  std::vector<float> q(kTokens * kHeads * kDim), k(kTokens * kKvHeads * kDim), v(k.size()), out(q.size()),
+      again(q.size());
   for (std::size_t i = 0; i < q.size(); ++i) q[i] = std::sin(0.37f * static_cast<float>(i));
-  for (std::size_t i = 0; i < k.size(); ++i) k[i] = std::sin(0.91f * static_cast<float>(i)), v[i] = std::cos(static_cast<float>(i));
+  for (std::size_t i = 0; i < k.size(); ++i)
+    k[i] = std::sin(0.91f * static_cast<float>(i)), v[i] = std::cos(static_cast<float>(i));
 
   // tokens [first, first + count) of an array [token][heads][dim]
   const auto tokens = [](std::vector<float>& x, hw::Index heads, hw::Index first, hw::Index count) {

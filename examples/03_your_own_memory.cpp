@@ -19,7 +19,8 @@ int main() {
   for (hw::Index b = 0; b < kSequences; ++b)
     for (hw::Index t = 0; t < lengths[b]; ++t)
       for (hw::Index i = 0; i < 2 * kRow; ++i)
-        buffer[static_cast<std::size_t>((b * kMaxTokens + t) * 2 * kRow + i)] = hw::bf16(std::sin(static_cast<float>(t + i)));
+        buffer[static_cast<std::size_t>((b * kMaxTokens + t) * 2 * kRow + i)] =
+            hw::bf16(std::sin(static_cast<float>(t + i)));
 
   const hw::Strides strides{.sequence = kMaxTokens * 2 * kRow, .token = 2 * kRow, .head = kDim, .dim = 1};
   const hw::View<const hw::bf16> k(buffer.data(), kSequences, kMaxTokens, kKvHeads, kDim, strides);

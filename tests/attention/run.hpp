@@ -49,8 +49,9 @@ inline void PrintTo(const Results& results, std::ostream* out) {
 template <class T>
 KvCache<T> cache_of(const Inputs& in) {
   KvCache<T> cache(in.heads, std::max<Index>(1, in.key_tokens), {.num_sequences = in.sequences});
-  cache.append(View<const float>(in.k.data(), in.sequences, in.key_tokens, in.heads.num_kv_heads(), in.heads.head_dim()),
-               View<const float>(in.v.data(), in.sequences, in.key_tokens, in.heads.num_kv_heads(), in.heads.value_dim()));
+  cache.append(
+      View<const float>(in.k.data(), in.sequences, in.key_tokens, in.heads.num_kv_heads(), in.heads.head_dim()),
+      View<const float>(in.v.data(), in.sequences, in.key_tokens, in.heads.num_kv_heads(), in.heads.value_dim()));
   return cache;
 }
 
@@ -105,7 +106,8 @@ auto with_source(const Inputs& in, const Route& route, F&& f) {
   });
 }
 
-Results run_with(ExecutorRef executor, const Inputs& in, const Route& route, const Options& options, const HeadMap* map);
+Results run_with(ExecutorRef executor, const Inputs& in, const Route& route, const Options& options,
+                 const HeadMap* map);
 
 template <class E = const Serial&>
 Results run(const Inputs& in, const Route& route = {}, const Options& options = {}, E&& executor = Serial{},

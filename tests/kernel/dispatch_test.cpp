@@ -45,7 +45,8 @@ TEST(Dispatch, AnIsaThatTheCpuLacksIsRefusedByNameAndNothingChanges) {
   for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512vnni, Isa::avx512bf16, Isa::neon}) {
     if (std::find(available.begin(), available.end(), isa) != available.end()) continue;
     ++lacking;
-    testing::expect_error([&] { set_isa(isa); }, {"isa (" + std::string(name_of(isa)) + ")", name_of(available.back())});
+    testing::expect_error([&] { set_isa(isa); },
+                          {"isa (" + std::string(name_of(isa)) + ")", name_of(available.back())});
     EXPECT_EQ(current_isa(), before);
   }
   EXPECT_GE(lacking, 1);  // no CPU has both avx2 and neon

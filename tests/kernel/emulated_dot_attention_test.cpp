@@ -50,7 +50,8 @@ void expect_reference(const Shape& s, const Options& options, bool own_memory) {
   const View<const bf16> qv(q.data(), s.queries, s.heads, s.head_dim), kv(k.data(), s.keys, s.kv_heads, s.head_dim),
       vv(v.data(), s.keys, s.kv_heads, s.value_dim);
   std::vector<float> mass(static_cast<std::size_t>(s.keys * s.heads));
-  Outputs outputs(View<float>(out.data(), s.queries, s.heads, s.value_dim), View<float>(lse.data(), s.queries, s.heads, 1));
+  Outputs outputs(View<float>(out.data(), s.queries, s.heads, s.value_dim),
+                  View<float>(lse.data(), s.queries, s.heads, 1));
   outputs.mass = MassOutput(View<float>(mass.data(), s.keys, s.heads, 1));
   const Attention attend(heads);
   if (own_memory) {
@@ -83,7 +84,9 @@ void expect_reference(const Shape& s, const Options& options, bool own_memory) {
       for (Index i = 0; i < s.queries; ++i)
         paid += want.weights[static_cast<std::size_t>((i * s.heads + h) * s.keys + t)];
       // a weight moves by the errors of its score and lse, and is rounded to bf16 itself
-      ASSERT_NEAR(mass[static_cast<std::size_t>(t * s.heads + h)], paid, 3 * tolerance * paid + static_cast<double>(s.queries) * 0x1p-24) << t;
+      ASSERT_NEAR(mass[static_cast<std::size_t>(t * s.heads + h)], paid,
+                  3 * tolerance * paid + static_cast<double>(s.queries) * 0x1p-24)
+          << t;
     }
 }
 

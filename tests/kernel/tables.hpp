@@ -48,8 +48,8 @@ inline std::vector<std::string> digit_table_names() {
 #endif
 }
 
-#define HEADWISE_FOR_EVERY_TABLE(fixture)                                                    \
-  INSTANTIATE_TEST_SUITE_P(Kernels, fixture, ::testing::ValuesIn(testing::table_names()),    \
+#define HEADWISE_FOR_EVERY_TABLE(fixture)                                                 \
+  INSTANTIATE_TEST_SUITE_P(Kernels, fixture, ::testing::ValuesIn(testing::table_names()), \
                            [](const auto& table) { return table.param; })
 
 }  // namespace headwise::testing

@@ -56,7 +56,8 @@ TEST(Descend, finds_planted_groups_of_unequal_sizes) {
 TEST(Descend, keeps_sizes_where_told_to) {
   const std::vector<Index> planted{0, 1, 1, 2, 1, 0, 1, 2, 1, 1, 0, 1};
   const WeightDistances distances = distances_of(testing::planted_layer(planted, 0.1f, 3));
-  const Partition start = Partition::neighbours(12, 3), kept = descend(distances.gram(), start, GroupSizes::kept).partition;
+  const Partition start = Partition::neighbours(12, 3),
+                  kept = descend(distances.gram(), start, GroupSizes::kept).partition;
   EXPECT_TRUE(kept.has_equal_sizes());
   EXPECT_LT(distances.error(kept), distances.error(start));
   EXPECT_GT(distances.error(kept), distances.error(descend(distances.gram(), start).partition));
@@ -72,7 +73,8 @@ TEST(Descend, ends_where_all_heads_are_equal_and_where_all_are_apart) {
 
 TEST(Descend, refuses_a_partition_of_other_heads) {
   const WeightDistances equal = WeightDistances::from_matrix(Eigen::MatrixXd::Zero(6, 6));
-  testing::expect_error([&] { descend(equal.gram(), Partition::contiguous(4, 2)).partition; }, {"partition (4 heads)", "(6)"});
+  testing::expect_error([&] { descend(equal.gram(), Partition::contiguous(4, 2)).partition; },
+                        {"partition (4 heads)", "(6)"});
 }
 
 }  // namespace

@@ -25,7 +25,9 @@ class ModelFile {
     else
       mapped_ = std::make_unique<MappedFile>(path);
   }
-  std::span<const std::byte> bytes() const { return mapped_ ? mapped_->bytes() : std::span<const std::byte>(converted_); }
+  std::span<const std::byte> bytes() const {
+    return mapped_ ? mapped_->bytes() : std::span<const std::byte>(converted_);
+  }
 
  private:
   std::unique_ptr<MappedFile> mapped_;
