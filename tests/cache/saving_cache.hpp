@@ -95,7 +95,7 @@ class SavingKvCache : public SavingCache {
 inline void append_tokens(SavingCache& cache, const SavedModel& model, Index first, Index count, Index piece = 1000) {
   for (Index layer = 0; layer < std::ssize(model.layers); ++layer) {
     if (!model.sharing.is_producer(layer)) continue;
-    const auto [heads, dim, value_dim, window, sinks] = model.producer(layer);
+    const auto [heads, dim, value_dim, window, sinks, values_in_keys] = model.producer(layer);
     const auto seed = static_cast<unsigned>(layer);
     const auto k = random_numbers((first + count) * heads * dim, 1 + seed);
     const auto v = random_numbers((first + count) * heads * value_dim, 100 + seed);
@@ -112,7 +112,7 @@ inline void append_tokens(SavingCache& cache, const SavedModel& model, Index fir
 inline std::vector<float> numbers_of(const SavingCache& cache, const SavedModel& model, Index first, Index last) {
   std::vector<float> result;
   for (Index layer = 0; layer < std::ssize(model.layers); ++layer) {
-    const auto [heads, dim, value_dim, window, sinks] = model.producer(layer);
+    const auto [heads, dim, value_dim, window, sinks, values_in_keys] = model.producer(layer);
     std::vector<float> key(static_cast<std::size_t>(dim)), value(static_cast<std::size_t>(value_dim));
     for (Index token = first; token < last; ++token)
       for (Index g = 0; g < heads; ++g) {
