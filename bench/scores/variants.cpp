@@ -22,7 +22,7 @@ struct Tables {
     std::mt19937 generator(5);
     std::normal_distribution<float> normal;
     std::vector<float> biases(static_cast<std::size_t>(32 * num_heads));
-    for (float& bias : biases) bias = normal(generator);
+    for (float& x : biases) x = normal(generator);
     bias = std::make_unique<RelativeBias>(biases, num_heads, headwise::RelativeBiasOptions{.bidirectional = false});
     for (Index h = 0; h < num_heads; ++h) sinks.push_back(0.25f * static_cast<float>(h % 9 - 4));
     exact_sinks.assign(sinks.begin(), sinks.end());

@@ -82,9 +82,9 @@ TEST_P(SinkLogits, AreOfEachHeadAndEachSequenceWhereverItsRowsGo) {
 
 TEST_P(SinkLogits, CountOnceHoweverARowIsSplitAndCut) {
   ThreadPool pool(3);
-  const Inputs in({8, 2, 32}, 1, 70, 3200, 43, {.coarse = false});
   const Options options{.temperature = Temperature{100, 0.2f}, .softcap = 4.0f, .sink_logits = kLogits};
-  for (const Storage storage : kAllStorages)
+  for (const Storage storage : kAllStorages) {
+    const Inputs in({8, 2, 32}, 1, 70, 3200, 43, {.coarse = false, .storage = storage});
     with_source(in, {.storage = storage}, [&](const auto& source) {
       const Results whole = run_over(source, in, options);
       Expected(in, options).check(whole, {.storage = storage});
@@ -97,6 +97,7 @@ TEST_P(SinkLogits, CountOnceHoweverARowIsSplitAndCut) {
         EXPECT_TRUE(std::equal(step.lse.begin(), step.lse.end(), whole.lse.end() - std::ssize(step.lse)));
       }
     });
+  }
 }
 
 TEST_P(SinkLogits, OfMinusInfinityChangeNoBit) {
