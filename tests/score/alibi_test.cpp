@@ -26,7 +26,7 @@ TEST(AlibiSlopes, BetweenPowersOfTwoEveryOtherSlopeOfTheHigherOneComesBehindThos
                              0.0078125, 0.00390625, 0.70710678, 0.35355339059327, 0.176776695296637, 0.088388347648318};
   const std::vector<float> slopes = alibi_slopes(12);
   ASSERT_EQ(slopes.size(), 12u);
-  for (std::size_t i = 0; i < 12; ++i) EXPECT_NEAR(slopes[i], expected[i], 1e-8) << i;
+  for (std::size_t i = 0; i < 12; ++i) EXPECT_NEAR(slopes[i], expected[i], 0x1p-24) << i;
   EXPECT_EQ(alibi_slopes(3), (std::vector<float>{0x1p-4f, 0x1p-8f, 0x1p-2f}));
 }
 

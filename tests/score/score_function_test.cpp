@@ -6,6 +6,7 @@
 #include <array>
 #include <numeric>
 #include <type_traits>
+#include <vector>
 
 namespace headwise {
 namespace {
@@ -36,7 +37,7 @@ TEST(ScoreFunction, OfOneScoreIsCalledForEachKeyOfTheTile) {
   for (const int lanes : kAllLanes) {
     if (!runs(lanes)) continue;
     auto row = counted();
-    ScoreFunction(function)(lanes, row.data(), 3, 2, 7, 128);
+    ScoreFunction{function}(lanes, row.data(), 3, 2, 7, 128);
     for (Index j = 0; j < kTileTokens; ++j)
       EXPECT_EQ(row[static_cast<std::size_t>(j)], static_cast<float>(1 + j + 3000 + 200 + 70 + 128 + j)) << lanes;
   }
@@ -52,7 +53,7 @@ TEST(ScoreFunction, OfARowIsCalledOnceForATile) {
     for (float& score : scores) score = -score;
   };
   auto row = counted();
-  ScoreFunction(function)(4, row.data(), 1, 5, 70, 64);
+  ScoreFunction{function}(4, row.data(), 1, 5, 70, 64);
   ASSERT_EQ(calls.size(), 1u);
   EXPECT_TRUE(calls[0].sequence == 1 && calls[0].head == 5 && calls[0].query == 70 && calls[0].first_key == 64);
   for (Index j = 0; j < kTileTokens; ++j) EXPECT_EQ(row[static_cast<std::size_t>(j)], -static_cast<float>(1 + j));
