@@ -12,7 +12,7 @@ const CaseFile& cases(const std::string& name) {
   static std::map<std::string, CaseFile> files;
   const auto found = files.find(name);
   if (found != files.end()) return found->second;
-  return files.emplace(name, CaseFile(std::string(HEADWISE_CONFORMANCE_CASES) + "/" + name + ".cases")).first->second;
+  return files.emplace(name, CaseFile(HEADWISE_CONFORMANCE_CASES "/" + name + ".cases")).first->second;
 }
 
 std::vector<Index> indices_of(const CaseFile& file) {
