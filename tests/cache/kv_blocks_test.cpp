@@ -89,7 +89,7 @@ TEST_F(KvBlocksTest, KeysAndValuesThatDisagreeAreNamed) {
   expect_error([&] { KvBlocks(keys(), values(4), table, lengths); }, {"blocks (4) of the values", "keys (5)"});
   expect_error([&] { KvBlocks(keys(), values(5, 15), table, lengths); },
                {"block_size (15) of the values", "keys (16)"});
-  expect_error([&] { KvBlocks(keys(), values(5, 16, 1), table, lengths); }, {"heads (1) of the values", "keys (2)"});
+  expect_error([&] { KvBlocks(keys(), values(5, 16, 3), table, lengths); }, {"heads (3) of the values", "keys (2)"});
   expect_error([&] { KvBlocks(keys(5, 0), values(5, 0), table, lengths); }, {"block_size (0)", "at least 1"});
 }
 

@@ -95,7 +95,7 @@ TEST(QkNorm, GivesTheSameBitsInAnyStridesAndOnAnyThreads) {
 
 TEST(QkNorm, RefusesImpossibleSettings) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
-  expect_error([] { QkNorm(0); }, {"head_dim (0)", "1 to 512"});
+  expect_error([] { QkNorm(0); }, {"head_dim (0)", "1 to 576"});
   expect_error([] { QkNorm(8, std::vector<float>(7)); }, {"weight (7", "head_dim (8)"});
   expect_error([&] { QkNorm(2, std::vector<float>{1, nan}); }, {"weight[1] (nan)", "finite"});
   expect_error([] { QkNorm(8, {}, 0.0f); }, {"epsilon (0)", "above 0"});
