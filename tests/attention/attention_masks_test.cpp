@@ -149,8 +149,9 @@ TEST_P(Masks, OfTheLowestNumbersAreNumbers) {
   const Inputs in({2, 1, 16}, 1, 3, 130, 78);
   const auto check = [&]<class T>(T, float lowest) {
     std::vector<T> mask(3 * 130, T(lowest));
-    mask[130 + 77] = T(0.5f);                                                             // the second row sees one key
-    for (Index t = 0; t < 130; ++t) mask[2 * 130 + t] = T(t < 50 ? lowest : lowest / 2);  // the third the last ones
+    mask[130 + 77] = T(0.5f);  // the second row sees one key
+    for (Index t = 0; t < 130; ++t)
+      mask[static_cast<std::size_t>(2 * 130 + t)] = T(t < 50 ? lowest : lowest / 2);  // the third the last ones
     const Options options{.causal = false, .mask = Mask(mask.data(), 3, 130)};
     const Results results = run(in, {}, options);
     for (Index h = 0; h < 2; ++h)
@@ -159,7 +160,8 @@ TEST_P(Masks, OfTheLowestNumbersAreNumbers) {
         for (Index t = 0; t < 130; ++t) (t < 50 ? all : last) += in.v[static_cast<std::size_t>(t * 16 + d)];
         all += last;
         EXPECT_NEAR(results.output[static_cast<std::size_t>(h * 16 + d)], all / 130, 1e-5);
-        EXPECT_NEAR(results.output[static_cast<std::size_t>((2 + h) * 16 + d)], in.v[77 * 16 + d], 1e-5);
+        EXPECT_NEAR(results.output[static_cast<std::size_t>((2 + h) * 16 + d)],
+                    in.v[static_cast<std::size_t>(77 * 16 + d)], 1e-5);
         EXPECT_NEAR(results.output[static_cast<std::size_t>((4 + h) * 16 + d)], last / 80, 1e-5);
       }
     for (std::size_t h = 0; h < 2; ++h) {

@@ -195,7 +195,7 @@ TEST(MergeResults, LetNanThrough) {
   Part got = merged(parts, 2, 4);
   for (std::size_t i = 0; i < 8; ++i) EXPECT_EQ(std::isnan(got.output[i]), i == 6);
   EXPECT_FALSE(std::isnan(got.lse[1]));
-  for (const std::size_t of : {0, 1, 2}) {
+  for (const std::size_t of : {0u, 1u, 2u}) {
     parts = three_parts(2, 4);
     parts[of].lse[0] = kNan;
     got = merged(parts, 2, 4);
@@ -207,7 +207,7 @@ TEST(MergeResults, LetNanThrough) {
 TEST(MergeResults, GoIntoTheMemoryOfAnyPart) {
   const std::vector<Part> parts = three_parts(5, 130);
   const Results expected = results_of(merged(parts, 5, 130));
-  for (const std::size_t of : {0, 1, 2}) {
+  for (const std::size_t of : {0u, 1u, 2u}) {
     std::vector<Part> own = parts;
     const std::array<PartialResult, 3> views{own[0].view(), own[1].view(), own[2].view()};
     merge_results(views, own[of].outputs());

@@ -28,7 +28,7 @@ TEST(RepeatabilityFaults, ASequenceGivesTheSameBitsInABatchOfAnySize) {
   const std::size_t q = all.q.size() / 16, kv = all.k.size() / 16, lse = static_cast<std::size_t>(3 * 8);
   ThreadPool pool(3);
   const Results together = run(all, {}, {}, pool);
-  for (const std::size_t b : {0, 7, 15}) {
+  for (const std::size_t b : {0u, 7u, 15u}) {
     Inputs one(all.heads, 1, 3, 1100);
     std::copy_n(all.q.begin() + static_cast<std::ptrdiff_t>(b * q), q, one.q.begin());
     std::copy_n(all.k.begin() + static_cast<std::ptrdiff_t>(b * kv), kv, one.k.begin());

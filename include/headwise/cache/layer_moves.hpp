@@ -47,10 +47,10 @@ inline void LayerTiles::evict(Index sequence, Index first, Index last, const Rop
   if (has_key_norms())
     for (Index g = 0; g < format().num_kv_heads; ++g)
       norms_.truncate(reader(), slot, g, first, data(slot, g, first / kTileTokens));
-  const auto move = [&, s = slot](auto tile_at) {
-    if (last < kept.sinks) move_tokens(s, tile_at, last, first, kept.sinks - last, rope);
-    const Index from = std::max({last, kept.begin, left.begin + taken});
-    move_tokens(s, tile_at, from, from - taken, kept.end - from, rope);
+  const auto move = [&, s = slot, had = kept](auto tile_at) {
+    if (last < had.sinks) move_tokens(s, tile_at, last, first, had.sinks - last, rope);
+    const Index from = std::max({last, had.begin, left.begin + taken});
+    move_tokens(s, tile_at, from, from - taken, had.end - from, rope);
   };
   if (const Index bytes = evict_scratch_bytes(sequence); bytes > 0) {
     std::memcpy(scratch, memory_.data() + offset(slot, 0, 0), static_cast<std::size_t>(bytes));

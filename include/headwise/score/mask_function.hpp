@@ -57,17 +57,17 @@ class MaskFunction {
     } else {
       // bytes first: compilers make vectors of the loop
       alignas(kTileAlignment) std::uint8_t seen[kTileTokens] = {};
-      const auto [sequence, head, query, first, keys] = tile;
+      const MaskTile at = tile;  // a copy: nothing that a function does can change it
       const auto sees = [&](Index j) -> std::uint8_t {
         if constexpr (kByHead<F>)
-          return static_cast<bool>(function(sequence, head, query, first + j));
+          return static_cast<bool>(function(at.sequence, at.head, at.query, at.first_key + j));
         else
-          return static_cast<bool>(function(sequence, query, first + j));
+          return static_cast<bool>(function(at.sequence, at.query, at.first_key + j));
       };
-      if (keys == kTileTokens)
+      if (at.keys == kTileTokens)
         for (Index j = 0; j < kTileTokens; ++j) seen[j] = sees(j);
       else
-        for (Index j = 0; j < keys; ++j) seen[j] = sees(j);
+        for (Index j = 0; j < at.keys; ++j) seen[j] = sees(j);
       return detail::word_of_bytes(seen);
     }
   }
