@@ -2,6 +2,7 @@
 // Storage types chosen by a type or by an option, and what is done to keys before they are stored.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -98,7 +99,8 @@ std::vector<double> scores(const KvCache<>& cache, std::vector<float> query) {
 std::vector<float> keys_with_outliers(Index tokens, Index dim) {
   auto k = random_numbers(tokens * dim, 5);
   for (Index t = 0; t < tokens; ++t)
-    for (const Index d : {Index{3}, dim / 2, dim - 1}) k[static_cast<std::size_t>(t * dim + d)] *= 30;
+    for (const Index d : {std::min<Index>(3, dim - 1), dim / 2, dim - 1})
+      k[static_cast<std::size_t>(t * dim + d)] *= 30;
   return k;
 }
 
