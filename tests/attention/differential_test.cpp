@@ -54,6 +54,19 @@ void expect_near(const std::vector<float>& actual, const std::vector<double>& ex
   for (std::size_t i = 0; i < actual.size(); ++i) ASSERT_NEAR(actual[i], expected[i], 0x1p-15) << "element " << i;
 }
 
+/// Of outputs [token][head][half][value_dim]: the first halves minus lambda times the second ones.
+std::vector<float> difference_of_neighbours(std::vector<float>& out, const Data& data, ExecutorRef executor) {
+  const Strides every_second{0, 2 * kHeads * kValueDim, 2 * kValueDim, 1};
+  const View<float> first(out.data(), 1, kQueries, kHeads, kValueDim, every_second),
+      second(out.data() + kValueDim, 1, kQueries, kHeads, kValueDim, every_second);
+  subtract_attention(first, data.lambdas, second, executor);
+  std::vector<float> result;
+  for (Index t = 0; t < kQueries; ++t)
+    for (Index h = 0; h < kHeads; ++h)
+      for (Index d = 0; d < kValueDim; ++d) result.push_back(first(0, t, h, d));
+  return result;
+}
+
 TEST(Differential, OfTwoCallsOverHalvesIsTheDefinition) {
   const Data data;
   const Attention<> attend(Heads<>{kHeads, kKvHeads, kDim, kValueDim});
@@ -80,15 +93,7 @@ TEST(Differential, OfOneCallWhoseKeyHeadsShareValueHeadsIsTheDefinition) {
   attend(View<const float>(data.q.data(), kQueries, 2 * kHeads, kDim),
          KvRows(View<const float>(data.k.data(), kKeys, 2 * kKvHeads, kDim), data.values()),
          View<float>(out.data(), kQueries, 2 * kHeads, kValueDim), {}, pool);
-  const Strides every_second{0, 2 * kHeads * kValueDim, 2 * kValueDim, 1};
-  const View<float> first(out.data(), 1, kQueries, kHeads, kValueDim, every_second),
-      second(out.data() + kValueDim, 1, kQueries, kHeads, kValueDim, every_second);
-  subtract_attention(first, data.lambdas, second, pool);
-  std::vector<float> result;
-  for (Index t = 0; t < kQueries; ++t)
-    for (Index h = 0; h < kHeads; ++h)
-      for (Index d = 0; d < kValueDim; ++d) result.push_back(first(0, t, h, d));
-  expect_near(result, data.expected());
+  expect_near(difference_of_neighbours(out, data, pool), data.expected());
 }
 
 TEST(Differential, OfACacheOfKeysSideBySideIsTheDefinition) {
@@ -102,15 +107,8 @@ TEST(Differential, OfACacheOfKeysSideBySideIsTheDefinition) {
   std::vector<float> out(kQueries * 2 * kHeads * kValueDim);
   attend(View<const float>(q.data(), kQueries, 2 * kHeads, 2 * kDim), cache,
          View<float>(out.data(), kQueries, 2 * kHeads, kValueDim), {.scale = 1 / std::sqrt(static_cast<float>(kDim))});
-  const Strides every_second{0, 2 * kHeads * kValueDim, 2 * kValueDim, 1};
-  const View<float> first(out.data(), 1, kQueries, kHeads, kValueDim, every_second),
-      second(out.data() + kValueDim, 1, kQueries, kHeads, kValueDim, every_second);
-  subtract_attention(first, data.lambdas, second);
-  std::vector<float> result;
-  for (Index t = 0; t < kQueries; ++t)
-    for (Index h = 0; h < kHeads; ++h)
-      for (Index d = 0; d < kValueDim; ++d) result.push_back(first(0, t, h, d));
-  expect_near(result, data.expected());
+  Serial serial;
+  expect_near(difference_of_neighbours(out, data, serial), data.expected());
 }
 
 TEST(Differential, SubtractsAcrossTypesWithOneRounding) {
