@@ -15,6 +15,10 @@ install(FILES ${PROJECT_BINARY_DIR}/headwise-config.cmake ${PROJECT_BINARY_DIR}/
         DESTINATION ${package_dir})
 
 set(pkgconfig_dir ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+set(mode_flags "")
+if(HEADWISE_CHECKED)
+  set(mode_flags " -DHEADWISE_CHECKED")  # of the installed library, so of those who use it
+endif()
 file(RELATIVE_PATH prefix_from_pc /prefix/${pkgconfig_dir} /prefix)
 string(REGEX REPLACE "/$" "" prefix_from_pc ${prefix_from_pc})
 foreach(name headwise headwise-compiled)

@@ -15,6 +15,11 @@ target_sources(headwise INTERFACE FILE_SET HEADERS BASE_DIRS ${include_dir} FILE
 target_compile_features(headwise INTERFACE cxx_std_20)
 target_link_libraries(headwise INTERFACE Threads::Threads)
 
+option(HEADWISE_CHECKED "Validate every index (core/checked.hpp); holds for the whole program" OFF)
+if(HEADWISE_CHECKED)
+  target_compile_definitions(headwise INTERFACE HEADWISE_CHECKED)
+endif()
+
 # Several files, so that cores share the work and a change compiles only what it touches.
 set(compiled_sources headwise kernels_512 kernels_256 kernels_128)  # the longest first
 list(TRANSFORM compiled_sources REPLACE "(.+)" "${PROJECT_SOURCE_DIR}/src/\\1.cpp")

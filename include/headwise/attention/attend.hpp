@@ -26,6 +26,7 @@ void attend(const Problem& call, const ExecutorRef& executor);
 #include <atomic>
 #include <memory>
 
+#include "headwise/attention/checked_call.hpp"
 #include "headwise/attention/key_mass.hpp"
 #include "headwise/attention/score_output.hpp"
 #include "headwise/attention/walk.hpp"
@@ -66,6 +67,7 @@ inline void clear_unused_queries(const Problem& call) {
 /// What a call needs beside its work items' workspaces. Outlives the call, so that decoding allocates nothing after its
 /// first step.
 struct CallMemory {
+  CheckedSource source;
   Plan plan;
   QueryTurns turns;
   Buffer partials;
@@ -159,6 +161,7 @@ inline void run_items(const Problem& call, const std::vector<WorkItem>& items, c
 
   const WorkspaceShape shape = workspace_shape(call, items);
   for_each_item(items, executor, [&](const WorkItem& item) {
+    check_item(call, item, shape, split_rows);
     const Workspace memory(item_memory(), shape);
     WeightRecord records[static_cast<std::size_t>(kMaxHeadsTogether)];
     if (!mass || !mass->record(item, record_memory(), records)) return walk(call, kernels, item, memory, partials);
@@ -234,18 +237,28 @@ inline void run_plan(const Problem& call, const Plan& plan, CallMemory& memory, 
   run_items(call, plan.items(), plan.finishes(), plan.partial_rows(), memory.partials, executor, nullptr);
 }
 
-HEADWISE_API void make_plan(Plan& plan, const CallShape& call, Index threads) { plan.make(call, threads); }
+HEADWISE_API void make_plan(Plan& plan, const CallShape& call, Index threads) {
+  if constexpr (!kChecked) return plan.make(call, threads);
+  CheckedSource source;
+  CallShape checked = call;
+  checked.source = source.of(call.source);
+  plan.make(checked, threads);
+}
 
 HEADWISE_API void attend(const Problem& call, const Plan& plan, const ExecutorRef& executor) {
   CallMemoryLease memory;
-  run_plan(call, plan, *memory, executor);
+  if constexpr (!kChecked) return run_plan(call, plan, *memory, executor);
+  Problem checked = call;
+  checked.source = memory->source.of(call.source);
+  run_plan(checked, plan, *memory, executor);
 }
 
 HEADWISE_API void attend(const Problem& call, const ExecutorRef& executor) {
   CallMemoryLease memory;
-  memory->plan.make(call, executor.concurrency());
-  make_turns(memory->turns, call, executor);
   Problem turned = call;
+  turned.source = memory->source.of(call.source);
+  memory->plan.make(turned, executor.concurrency());
+  make_turns(memory->turns, turned, executor);
   turned.turns = &memory->turns;
   run_plan(turned, memory->plan, *memory, executor);
 }

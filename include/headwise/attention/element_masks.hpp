@@ -43,6 +43,7 @@ class ElementMasks {
   /// what is to be added to scores, in units of log2, in the first of the rows that have the same. Returns whether
   /// anything but zeros is.
   bool narrow(Index tile, std::uint64_t* bits, float* added) const {
+    if (options_.tile_set) checked_index(tile, options_.tile_set->shape().tiles, "tile of the tile set");
     if (options_.tile_set)
       for (Index r = 0; r < num_rows_; ++r)
         if ((rows_[r].listed[tile / kTileTokens] >> (tile % kTileTokens) & 1) == 0) bits[r] = 0;
@@ -153,6 +154,7 @@ class ElementMasks {
   }
 
   static std::uint64_t bits_word(const Mask& mask, const MaskRow& row, Index tile) {
+    mask.check_keys(tile * kTileTokens, tokens_of(row, tile));
     std::uint64_t word;
     std::memcpy(&word, row.elements + tile * mask.key_stride() * static_cast<Index>(sizeof word), sizeof word);
     return mask.key_stride() == 0 && (word & 1) != 0 ? kWholeTile : mask.key_stride() == 0 ? 0 : word;
@@ -161,6 +163,7 @@ class ElementMasks {
   static std::uint64_t bytes_word(const Mask& mask, const MaskRow& row, Index tile) {
     const Index stride = mask.key_stride(), tokens = tokens_of(row, tile);
     if (stride == 0) return *row.elements != 0 ? kWholeTile : 0;
+    mask.check_keys(tile * kTileTokens, tokens);
     const char* const first = row.elements + tile * kTileTokens * stride;
     if (stride == 1 && tokens == kTileTokens) return word_of_bytes(first);
     char bytes[kTileTokens] = {};
@@ -173,6 +176,7 @@ class ElementMasks {
     constexpr float kHidden = -std::numeric_limits<float>::infinity();
     const Index stride = mask.key_stride(), tokens = tokens_of(row, tile);
     const Index first = tile * kTileTokens * stride;
+    mask.check_keys(tile * kTileTokens, tokens);
     if (stride == 1) {
       kernels_.prepare_row(row.elements + first * size_of(mask.storage()), mask.storage(), tokens, kTileTokens, 1.0f,
                            Operand::f32, added);

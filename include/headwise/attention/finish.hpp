@@ -10,6 +10,7 @@
 #include "headwise/attention/added_units.hpp"
 #include "headwise/attention/row_range.hpp"
 #include "headwise/attention/workspace.hpp"
+#include "headwise/core/checked.hpp"
 #include "headwise/core/log2_units.hpp"
 #include "headwise/kernel/table.hpp"
 
@@ -55,7 +56,7 @@ inline void finish_rows(const Problem& call, const TileKernels& kernels, const W
   for (Index r = 0; r < item.rows; ++r) {
     const auto [sequence, token] = call.place_of(item.sequence, range.token(r));
     const Index head = heads[range.head_in_group(r)];
-    const float sink = sinks.empty() ? -std::numeric_limits<float>::infinity() : sinks[static_cast<std::size_t>(head)];
+    const float sink = sinks.empty() ? -std::numeric_limits<float>::infinity() : checked_at(sinks, head, "head of sink_logits");
     const FinishedRow finish = finished(result.max[r], result.sum[r], sink, stretched);
     if (result.max[r] == -std::numeric_limits<float>::infinity())
       std::fill_n(result.output + r * value_dim, value_dim, 0.0f);  // of no segment

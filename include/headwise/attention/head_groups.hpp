@@ -3,6 +3,7 @@
 
 #include <span>
 
+#include "headwise/core/checked.hpp"
 #include "headwise/core/head_map.hpp"
 #include "headwise/core/index.hpp"
 
@@ -15,7 +16,10 @@ class QueryHeads {
   QueryHeads(Index first, Index size) : first_(first), size_(size) {}
 
   Index size() const { return size_; }
-  Index operator[](Index i) const { return list_ ? list_[i] : first_ + i; }
+  Index operator[](Index i) const {
+    checked_index(i, size_, "query head of a group");
+    return list_ ? list_[i] : first_ + i;
+  }
 
  private:
   const Index* list_ = nullptr;
@@ -37,7 +41,10 @@ class HeadGroups {
 
   QueryHeads of(Index sequence, Index kv_head) const {
     if (!boundaries_) return QueryHeads(map_->query_heads_of(kv_head));
+    checked_index(kv_head, map_->num_kv_heads(), "KV head of the group boundaries");
     const Index* b = boundaries_ + sequence * of_next_sequence_ + kv_head;
+    require_index(b[0] >= 0 && b[0] <= b[1] && b[1] <= map_->num_heads(), "group_boundaries (", b[0], " to ", b[1],
+                  " of KV head ", kv_head, ") must rise and be at most num_heads (", map_->num_heads(), ")");
     return {b[0], b[1] - b[0]};
   }
 

@@ -16,6 +16,7 @@
 #include "headwise/attention/tile_transform.hpp"
 #include "headwise/attention/weight_record.hpp"
 #include "headwise/attention/workspace.hpp"
+#include "headwise/core/checked.hpp"
 #include "headwise/kernel/table.hpp"
 #include "headwise/parallel/executor.hpp"
 
@@ -196,6 +197,7 @@ class KeyMass {
     const Array& view = output_.values;
     const Index tokens = std::min(kTileTokens, call_.num_keys(sequence) - first), step = view.strides.token;
     void* const to = view.row(sequence, first, head);
+    check_range(first, tokens, view.tokens, "keys of the mass");
     if (step == 1) {  // a copy: elements may be misaligned
       float masses[kTileTokens]{};
       std::memcpy(masses, to, static_cast<std::size_t>(4 * tokens));

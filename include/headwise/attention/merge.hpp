@@ -66,7 +66,7 @@ class SegmentMerge {
   /// Takes the sum over segments [begin, begin + size), an aligned block behind those taken before. What has not been
   /// taken yet may come between two blocks only in the tree above both, so siblings alone are merged at once.
   void add(const PartialRows& sum, Index begin, Index size = 1) {
-    blocks_[static_cast<std::size_t>(count_++)] = {sum, begin, size};
+    checked_at(blocks_, count_++, "partial sum of a merge") = {sum, begin, size};
     while (count_ > 1 && are_siblings(at(count_ - 2), at(count_ - 1))) merge(count_ - 2);
   }
 
@@ -86,7 +86,7 @@ class SegmentMerge {
     PartialRows sum;
     Index begin, size;
   };
-  Block& at(Index i) { return blocks_[static_cast<std::size_t>(i)]; }
+  Block& at(Index i) { return blocks_[static_cast<std::size_t>(checked_index(i, count_, "block of a merge"))]; }
   static bool are_siblings(const Block& a, const Block& b) {
     return a.size == b.size && a.begin + a.size == b.begin && a.begin % (2 * a.size) == 0;
   }

@@ -7,6 +7,7 @@
 #include "headwise/attention/problem.hpp"
 #include "headwise/cache/kv_blocks.hpp"
 #include "headwise/cache/kv_rows.hpp"
+#include "headwise/core/checked.hpp"
 #include "headwise/kernel/dispatch.hpp"
 
 namespace headwise::detail {
@@ -33,7 +34,7 @@ struct RowPlace {
 inline RowPlace place_of(const KvRows& rows, Index b, Index token) { return {b, token, rows.keys().tokens - token}; }
 inline RowPlace place_of(const KvBlocks& blocks, Index b, Index token) {
   const Index size = blocks.block_size(), slot = token % size;
-  return {blocks.table()(b, token / size), slot, std::min(size - slot, blocks.num_tokens(b) - token)};
+  return {blocks.block_of(b, token), slot, std::min(size - slot, blocks.num_tokens(b) - token)};
 }
 inline Index tokens_of(const KvRows& rows, Index) { return rows.keys().tokens; }
 inline Index tokens_of(const KvBlocks& blocks, Index b) { return blocks.num_tokens(b); }
@@ -45,9 +46,12 @@ class RowList {
   template <class S>
   RowList(const S& source, const ConstArray& array, Index b, Index first, Index h) {
     const Index end = std::min(kRows, tokens_of(source, b) - first);
+    require_index(first >= 0 && end > 0, "tile of tokens from ", first, " on of sequence ", b, " (of ",
+                  tokens_of(source, b), " tokens) must begin with one of these");
     Index listed = 0;
     while (listed < end) {
       const RowPlace place = place_of(source, b, first + listed);
+      require_index(place.run > 0, "lengths of sequence ", b, " have changed during the call");
       const Index stop = std::min(end, listed + place.run);
       list(array.row(place.sequence, place.token, h), array.strides.token * size_of(array.storage), listed, stop);
       listed = stop;
@@ -91,6 +95,7 @@ template <class S>
 AheadArgs rows_of(const S& source, const ConstArray& array, Index b, Index h, Index index) {
   const Index bytes = size_of(array.storage), last = tokens_of(source, b) - 1;
   if (array.tokens < kBlockTokens) return {array.data, 0};
+  require_index(last >= 0, "sequence ", b, " (of no tokens any more) must have rows to fetch");
   AheadArgs ahead{nullptr, 0, array.dim * bytes, array.strides.token * bytes};
   for (Index i = 0; i < kTileTokens / kBlockTokens; ++i) {
     const Index token = std::min(index, last / kTileTokens) * kTileTokens + i * kBlockTokens;

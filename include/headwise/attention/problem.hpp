@@ -5,6 +5,7 @@
 #include "headwise/attention/outputs.hpp"
 #include "headwise/cache/key_transform.hpp"
 #include "headwise/cache/tile_source.hpp"
+#include "headwise/core/checked.hpp"
 #include "headwise/core/view.hpp"
 #include "headwise/kernel/table.hpp"
 #include "headwise/score/options.hpp"
@@ -61,14 +62,19 @@ struct CallShape {
 
   Index num_keys(Index sequence) const {
     if (options->key_lengths.empty()) return source.num_tokens(source.self, sequence);
-    return options->key_lengths[static_cast<std::size_t>(sequence)];
+    const Index length = checked_at(options->key_lengths, sequence, "sequence of key_lengths");
+    if constexpr (kChecked)
+      require_index(length >= 0 && length <= source.num_tokens(source.self, sequence), "key_lengths[", sequence, "] (",
+                    length, ") has changed and must be 0 to the tokens of the keys (",
+                    source.num_tokens(source.self, sequence), ")");
+    return length;
   }
   bool is_ragged() const { return !options->query_offsets.empty(); }
   Index num_sequences() const { return source.num_sequences; }
   Index num_queries(Index sequence) const {
     if (is_ragged()) return offset(sequence + 1) - offset(sequence);
     if (options->query_lengths.empty()) return tokens;
-    return options->query_lengths[static_cast<std::size_t>(sequence)];
+    return checked_at(options->query_lengths, sequence, "sequence of query_lengths");
   }
   /// Where query token `token` of a sequence lies in the arrays of queries and outputs.
   struct Place {
@@ -80,7 +86,7 @@ struct CallShape {
   }
 
  private:
-  Index offset(Index i) const { return options->query_offsets[static_cast<std::size_t>(i)]; }
+  Index offset(Index i) const { return checked_at(options->query_offsets, i, "sequence of query_offsets"); }
 };
 
 class QueryTurns;

@@ -18,6 +18,9 @@ class QueryTurns {
  public:
   /// Of the token at `place` in the arrays of queries: [num_pairs] cosines, then as many sines.
   const float* cosines(const CallShape::Place& place) const {
+    checked_index(place.token, tokens_, "token of the queries' turns");
+    check_range((place.sequence * tokens_ + place.token) * 2 * pairs_, 2 * pairs_, std::ssize(numbers_),
+                "turns of the queries");
     return numbers_.data() + (place.sequence * tokens_ + place.token) * 2 * pairs_;
   }
   const float* sines(const CallShape::Place& place) const { return cosines(place) + pairs_; }

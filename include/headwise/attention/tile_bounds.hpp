@@ -6,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include "headwise/attention/checked_call.hpp"
 #include "headwise/attention/packed_rows.hpp"
 #include "headwise/attention/problem.hpp"
 #include "headwise/attention/workspace.hpp"
@@ -48,13 +49,15 @@ class TileBounds {
   Index num_kv_heads() const { return kv_heads_; }
   Index head_dim() const { return head_dim_; }
   Index num_tiles(Index sequence) const {
-    return ceil_div(sequences_[static_cast<std::size_t>(sequence)].tokens, kTileTokens);
+    return ceil_div(detail::checked_at(sequences_, sequence, "sequence of the TileBounds").tokens, kTileTokens);
   }
   /// What was done to the keys before they were stored, and is to be done to queries that are held against the bounds.
   const KeyTransform& key_transform() const { return key_transform_; }
 
   /// Of a tile: [head_dim] each; +inf and −inf where no key of it is there any more.
   const float* least(Index sequence, Index kv_head, Index tile) const {
+    detail::checked_index(tile, num_tiles(sequence), "tile of the TileBounds");
+    detail::checked_index(kv_head, kv_heads_, "KV head of the TileBounds");
     return sequences_[static_cast<std::size_t>(sequence)].bounds.data() + tile * row() + kv_head * 2 * head_dim_;
   }
   const float* greatest(Index sequence, Index kv_head, Index tile) const {
@@ -70,7 +73,9 @@ class TileBounds {
   /// Floats of a tile.
   Index row() const { return kv_heads_ * 2 * head_dim_; }
 
-  void update_from(const detail::SourceRef& source) {
+  void update_from(const detail::SourceRef& given) {
+    detail::CheckedSource checked;
+    const detail::SourceRef source = checked.of(given);
     const TileFormat& format = source.format;
     if (sequences_.empty()) {
       sequences_.resize(static_cast<std::size_t>(source.num_sequences));

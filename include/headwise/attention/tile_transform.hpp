@@ -41,7 +41,7 @@ class TileTransform {
       const QueryRow query = range.query(r);
       const Index head = call.groups.of(query.sequence, kv_head)[query.head_in_group];
       rows_[r] = {query.sequence, head, query.position,
-                  alibi ? options.alibi_slopes[static_cast<std::size_t>(head)] * unit : 0.0f,
+                  alibi ? checked_at(options.alibi_slopes, head, "head of alibi_slopes") * unit : 0.0f,
                   bias ? bias->of_tile(head, 0) : nullptr};
     }
   }

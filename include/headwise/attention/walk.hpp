@@ -21,6 +21,7 @@
 #include "headwise/attention/values_apart.hpp"
 #include "headwise/attention/weight_record.hpp"
 #include "headwise/attention/workspace.hpp"
+#include "headwise/core/checked.hpp"
 #include "headwise/kernel/table.hpp"
 
 namespace headwise::detail {
@@ -68,6 +69,7 @@ class Walk {
 
   /// Starts the sum of a segment. Where no row sees a tile, there is nothing to it but that.
   void begin() {
+    checked_index(merge_.count(), item_.segments.depth(), "partial sum of a work item");
     segment_ = sums_.from(merge_.count() * item_.rows, value_dim_);
     softmax_.max = segment_.max;
     std::fill_n(softmax_.max, item_.rows, -std::numeric_limits<float>::infinity());
@@ -159,6 +161,7 @@ class Walk {
       if (opening || fused || kernels_.softmax(memory_.scores, item_.rows, state))
         kernels_.rescale(memory_.scores, item_.rows, state, output, value_dim_);
     }
+    if (record_) checked_index(record_.num_tiles(), WeightRecord::most_tiles(item_), "tile of a weight record");
     if (record_) record_.keep(tile_, state.max, mask_);
 
     const void* const stored = format_.values_in_keys ? nullptr : stream_.values();

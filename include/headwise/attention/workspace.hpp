@@ -7,6 +7,7 @@
 
 #include "headwise/attention/mask_row.hpp"
 #include "headwise/cache/tile_source.hpp"
+#include "headwise/core/checked.hpp"
 #include "headwise/core/tile_layout.hpp"
 #include "headwise/kernel/table.hpp"
 
@@ -78,6 +79,7 @@ struct Workspace {
   Workspace(Buffer& buffer, const WorkspaceShape& shape)
       : head_dim_(padded_head_dim(shape.format.head_dim)),
         value_dim_(padded_value_dim(shape.format.value_dim)),
+        kv_heads_(shape.kv_heads),
         rows_(shape.rows),
         depth_(shape.depth) {
     // two rounds over the same list: the sizes, then the pointers
@@ -118,6 +120,7 @@ struct Workspace {
 
   /// The memory of KV head i of the item: its own rows, the same tile.
   Workspace head(Index i) const {
+    checked_index(i, kv_heads_, "KV head of a workspace");
     Workspace memory = *this;
     memory.queries = static_cast<char*>(queries) + i * rows_ * head_dim_ * 4;
     memory.lane_sums = lane_sums + i * rows_ * kMaxLanes;
@@ -128,7 +131,7 @@ struct Workspace {
   }
 
  private:
-  Index head_dim_, value_dim_, rows_, depth_;
+  Index head_dim_, value_dim_, kv_heads_, rows_, depth_;
 };
 
 }  // namespace headwise::detail

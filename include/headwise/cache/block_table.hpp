@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 
+#include "headwise/core/checked.hpp"
 #include "headwise/core/error.hpp"
 #include "headwise/core/index.hpp"
 
@@ -28,7 +29,10 @@ class Integers {
 
   Index size() const { return size_; }
   const void* data() const { return narrow_ ? static_cast<const void*>(narrow_) : wide_; }
-  Index operator[](Index i) const { return narrow_ ? Index{narrow_[i]} : wide_[i]; }
+  Index operator[](Index i) const {
+    detail::checked_index(i, size_, "index of the caller's numbers");
+    return narrow_ ? Index{narrow_[i]} : wide_[i];
+  }
 
  private:
   const std::int32_t* narrow_ = nullptr;
@@ -65,7 +69,11 @@ class BlockTable {
 
   Index sequences() const { return sequences_; }
   Index max_blocks() const { return max_blocks_; }
-  Index operator()(Index sequence, Index entry) const { return entries_[sequence * row_stride_ + entry]; }
+  Index operator()(Index sequence, Index entry) const {
+    detail::checked_index(sequence, sequences_, "sequence of a block table");
+    detail::checked_index(entry, max_blocks_, "entry of a block table");
+    return entries_[sequence * row_stride_ + entry];
+  }
 
  private:
   Integers entries_;

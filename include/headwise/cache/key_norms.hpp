@@ -7,6 +7,7 @@
 
 #include "headwise/cache/key_transform.hpp"
 #include "headwise/cache/tile_codec.hpp"
+#include "headwise/core/checked.hpp"
 #include "headwise/core/index.hpp"
 #include "headwise/core/tile_layout.hpp"
 
@@ -44,7 +45,8 @@ class KeyNorms {
   /// Keeps nothing.
   KeyNorms() = default;
   KeyNorms(Index slots, Index num_kv_heads, Index tiles_per_head)
-      : num_kv_heads_(num_kv_heads),
+      : slots_(slots),
+        num_kv_heads_(num_kv_heads),
         stride_(1 + tiles_per_head),
         // uninitialised, as the tiles are: what is never reached takes no memory
         sums_(std::make_unique_for_overwrite<double[]>(static_cast<std::size_t>(slots * num_kv_heads * stride_))) {
@@ -58,6 +60,7 @@ class KeyNorms {
   void append(const KeyReader& keys, Index place, Index kv_head, Index index, const std::byte* tile, Index slot,
               Index count) {
     double* const sums = at(place, kv_head);
+    checked_index(1 + index, stride_, "tile of the key norms");
     if (slot == 0) sums[1 + index] = sums[0];
     add(sums[0], keys, kv_head, tile, slot, count);
   }
@@ -65,6 +68,7 @@ class KeyNorms {
   /// Keeps the first `tokens`, fewer than are stored. `tile` is the one that token `tokens` lies in.
   void truncate(const KeyReader& keys, Index place, Index kv_head, Index tokens, const std::byte* tile) {
     double* const sums = at(place, kv_head);
+    checked_index(1 + tokens / kTileTokens, stride_, "tile of the key norms");
     sums[0] = sums[1 + tokens / kTileTokens];
     add(sums[0], keys, kv_head, tile, 0, tokens % kTileTokens);
   }
@@ -87,9 +91,13 @@ class KeyNorms {
       sum += row_square(row, keys.format.head_dim);
     }
   }
-  double* at(Index slot, Index kv_head) const { return sums_.get() + (slot * num_kv_heads_ + kv_head) * stride_; }
+  double* at(Index slot, Index kv_head) const {
+    checked_index(slot, slots_, "slot of the key norms");
+    checked_index(kv_head, num_kv_heads_, "KV head of the key norms");
+    return sums_.get() + (slot * num_kv_heads_ + kv_head) * stride_;
+  }
 
-  Index num_kv_heads_ = 0, stride_ = 0;
+  Index slots_ = 0, num_kv_heads_ = 0, stride_ = 0;
   std::unique_ptr<double[]> sums_;
 };
 

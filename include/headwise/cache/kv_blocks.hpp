@@ -3,6 +3,7 @@
 
 #include "headwise/cache/block_table.hpp"
 #include "headwise/cache/kv_rows.hpp"
+#include "headwise/core/checked.hpp"
 #include "headwise/core/error.hpp"
 #include "headwise/core/view.hpp"
 
@@ -35,7 +36,20 @@ class KvBlocks {
   Index num_blocks() const { return keys_.sequences; }
   Index block_size() const { return keys_.tokens; }
   Index num_sequences() const { return table_.sequences(); }
-  Index num_tokens(Index sequence) const { return lengths_[sequence]; }
+  Index num_tokens(Index sequence) const {
+    const Index length = lengths_[sequence];
+    detail::require_index(length >= 0 && blocks_for(length) <= table_.max_blocks(), "lengths[", sequence, "] (", length,
+                          ") has changed and must be 0 to max_blocks x block_size (", table_.max_blocks(), " x ",
+                          block_size(), ")");
+    return length;
+  }
+  /// The block that holds a token.
+  Index block_of(Index sequence, Index token) const {
+    const Index entry = token / block_size(), block = table_(sequence, entry);
+    detail::require_index(block >= 0 && block < num_blocks(), "table[", sequence, "][", entry, "] (", block,
+                          ") has changed and must be a block, 0 to ", num_blocks() - 1);
+    return block;
+  }
 
  private:
   /// No sum or product here overflows, whatever the length.

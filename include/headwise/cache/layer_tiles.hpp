@@ -14,6 +14,7 @@
 #include "headwise/cache/tile_codec.hpp"
 #include "headwise/cache/tile_memory.hpp"
 #include "headwise/cache/tile_source.hpp"
+#include "headwise/core/checked.hpp"
 #include "headwise/core/error.hpp"
 #include "headwise/core/tile_layout.hpp"
 
@@ -82,6 +83,7 @@ class LayerTiles {
     return token >= 0 && (token < kept.sinks || (token >= kept.begin && token < kept.end));
   }
   const std::byte* tile(Index sequence, Index kv_head, Index i) const {
+    check_held(sequence, i);
     return memory_.data() + offset(at(sequence).slot, kv_head, place(i));
   }
   /// Tiles of one KV head that hold tokens.
@@ -146,7 +148,7 @@ class LayerTiles {
   }
 
   /// Sequence b becomes what sequence parents[b] was; `plan` is of these parents.
-  void reorder(std::span<const Index> parents, const ReorderPlan& plan) noexcept {
+  void reorder(std::span<const Index> parents, const ReorderPlan& plan) noexcept(!kChecked) {
     for (Index b = 0; b < num_sequences(); ++b) {
       const Sequence& parent = at(parents[static_cast<std::size_t>(b)]);
       const Index slot = at(plan.home(b)).slot;
@@ -173,12 +175,23 @@ class LayerTiles {
     Index slot = 0;
   };
 
-  Sequence& at(Index sequence) { return sequences_[static_cast<std::size_t>(sequence)]; }
-  const Sequence& at(Index sequence) const { return sequences_[static_cast<std::size_t>(sequence)]; }
+  Sequence& at(Index sequence) { return checked_at(sequences_, sequence, "sequence of a cache"); }
+  const Sequence& at(Index sequence) const { return checked_at(sequences_, sequence, "sequence of a cache"); }
+  /// In checked mode: that tile i holds a token.
+  void check_held(Index sequence, Index i) const {
+    const TokenRange& kept = at(sequence).kept;
+    const Index first = i * kTileTokens;
+    require_index(i >= 0 && first < kept.end && (first < kept.sinks || first + kTileTokens > kept.begin), "tile (", i,
+                  ") of sequence ", sequence, " must hold one of the tokens that its cache has: ", kept.begin, " to ",
+                  kept.end, ", and 0 to ", kept.sinks);
+  }
   /// Tiles that a sequence has memory for, of each KV head.
   Index places() const { return sink_tiles_ + ring_tiles_; }
   Index place(Index i) const { return i < places() ? i : sink_tiles_ + (i - sink_tiles_) % ring_tiles_; }
   Index offset(Index slot, Index kv_head, Index place) const {
+    checked_index(slot, num_sequences(), "slot of a cache");
+    checked_index(kv_head, format().num_kv_heads, "KV head of a cache");
+    checked_index(place, places(), "place of a tile in a cache");
     return ((slot * format().num_kv_heads + kv_head) * places() + place) * tile_bytes_;
   }
   /// Tile i of a slot.

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "headwise/core/checked.hpp"
 #include "headwise/core/error.hpp"
 #include "headwise/core/index.hpp"
 
@@ -73,6 +74,7 @@ class PagePool {
 
   /// A free page for one table; there must be one.
   PageId take() {
+    require_index(!free_.empty(), "pages free (0) must be at least 1");
     const PageId page = free_.back();
     free_.pop_back();
     at(page).store(kOnce, std::memory_order_relaxed);
@@ -113,8 +115,12 @@ class PagePool {
   using State = std::uint32_t;  // 2·tables + whether it is indexed
   static constexpr State kIndexed = 1, kOnce = 2;
 
-  std::atomic<State>& at(PageId page) { return states_[static_cast<std::size_t>(page)]; }
-  const std::atomic<State>& at(PageId page) const { return states_[static_cast<std::size_t>(page)]; }
+  std::atomic<State>& at(PageId page) {
+    return states_[static_cast<std::size_t>(checked_index(page, size_, "page id"))];
+  }
+  const std::atomic<State>& at(PageId page) const {
+    return states_[static_cast<std::size_t>(checked_index(page, size_, "page id"))];
+  }
 
   Index size_, used_ = 0, shared_ = 0, peak_ = 0;
   std::unique_ptr<std::atomic<State>[]> states_;

@@ -11,6 +11,7 @@
 #include "headwise/cache/page_table.hpp"
 #include "headwise/cache/page_tiles.hpp"
 #include "headwise/cache/shared_pages.hpp"
+#include "headwise/core/checked.hpp"
 #include "headwise/core/index.hpp"
 
 namespace headwise::detail {
@@ -31,8 +32,8 @@ class PageStore {
 
   Index page_tokens() const { return page_tokens_; }
   Index num_storages() const { return std::ssize(tiles_); }
-  PageTiles& tiles(Index storage) { return tiles_[static_cast<std::size_t>(storage)]; }
-  const PageTiles& tiles(Index storage) const { return tiles_[static_cast<std::size_t>(storage)]; }
+  PageTiles& tiles(Index storage) { return checked_at(tiles_, storage, "storage of a PagedCache"); }
+  const PageTiles& tiles(Index storage) const { return checked_at(tiles_, storage, "storage of a PagedCache"); }
   /// Pages that hold `tokens` tokens.
   Index pages_of(Index tokens) const { return ceil_div(tokens, page_tokens_); }
   /// Tile i of a sequence.
@@ -80,7 +81,7 @@ class PageStore {
   }
 
   /// Gives back the pages behind the first `pages`.
-  void shrink(PageTable& table, Index pages) noexcept {
+  void shrink(PageTable& table, Index pages) noexcept(!kChecked) {
     if (pages >= table.num_pages()) return;
     const std::lock_guard lock(mutex_);
     while (table.num_pages() > pages) {  // the last first: in the index, what follows is older than what it follows
@@ -90,7 +91,7 @@ class PageStore {
   }
 
   /// Takes pages [first, last) out of the table.
-  void remove(PageTable& table, Index first, Index last) noexcept {
+  void remove(PageTable& table, Index first, Index last) noexcept(!kChecked) {
     const std::lock_guard lock(mutex_);
     for (Index i = last; i-- > first;) pages_.drop(table.page(i));
     table.pages.erase(table.pages.begin() + first, table.pages.begin() + last);
@@ -135,7 +136,7 @@ class PageStore {
   /// Puts the first pages of the table, which hold `tokens`, into the index. A page that the index has already, bit for
   /// bit, takes the place of the table's own. Ends where the index has one with other bits. Returns the tokens of these
   /// pages.
-  Index enter(PageTable& table, std::span<const std::int32_t> tokens, std::uint64_t salt) noexcept {
+  Index enter(PageTable& table, std::span<const std::int32_t> tokens, std::uint64_t salt) noexcept(!kChecked) {
     Index i = 0;
     std::unique_lock lock(mutex_);
     // no page that is passed can leave the index: this table holds it and those before
@@ -177,7 +178,7 @@ class PageStore {
   }
 
   /// Takes all pages out of the index.
-  void clear_index() noexcept {
+  void clear_index() noexcept(!kChecked) {
     const std::lock_guard lock(mutex_);
     pages_.forget_all();
   }
@@ -258,7 +259,7 @@ class PageStore {
   }
 
   /// Copies the pages of the range that others hold too into the spare ones.
-  void copy_shared(const WriteRange& range) noexcept {
+  void copy_shared(const WriteRange& range) noexcept(!kChecked) {
     PageTable& table = *range.table;
     for (Index i = first_page(range); table.spares > 0 && i < pages_of(range.end); ++i) {
       const PageId old = table.page(i);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "headwise/cache/page_pool.hpp"
+#include "headwise/core/checked.hpp"
 #include "headwise/core/index.hpp"
 
 namespace headwise {
@@ -41,8 +42,8 @@ struct PageTable {
   Index most_tokens() const { return *std::max_element(tokens.begin(), tokens.end()); }
   Index least_tokens() const { return *std::min_element(tokens.begin(), tokens.end()); }
   Index num_pages() const { return std::ssize(pages); }
-  PageId page(Index i) const { return pages[static_cast<std::size_t>(i)]; }
-  PageId& page(Index i) { return pages[static_cast<std::size_t>(i)]; }
+  PageId page(Index i) const { return checked_at(pages, i, "page of a sequence"); }
+  PageId& page(Index i) { return checked_at(pages, i, "page of a sequence"); }
 };
 
 }  // namespace detail

@@ -10,6 +10,7 @@
 #include "headwise/cache/page_pool.hpp"
 #include "headwise/cache/tile_codec.hpp"
 #include "headwise/cache/tile_memory.hpp"
+#include "headwise/core/checked.hpp"
 #include "headwise/core/error.hpp"
 #include "headwise/core/tile_layout.hpp"
 
@@ -84,6 +85,9 @@ class PageTiles {
 
  private:
   Index offset(PageId page, Index kv_head, Index i) const {
+    checked_index(page, memory_.bytes() / page_bytes(), "page id");
+    checked_index(kv_head, format_.num_kv_heads, "KV head of a page");
+    checked_index(i, tiles_per_page_, "tile of a page");
     return ((page * format_.num_kv_heads + kv_head) * tiles_per_page_ + i) * tile_bytes_;
   }
 

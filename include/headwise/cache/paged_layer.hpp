@@ -8,6 +8,7 @@
 #include "headwise/cache/page_store.hpp"
 #include "headwise/cache/sequence_slots.hpp"
 #include "headwise/cache/tile_source.hpp"
+#include "headwise/core/checked.hpp"
 
 namespace headwise {
 
@@ -23,6 +24,7 @@ class PagedLayer {
   Index num_tokens(Index sequence) const { return table(sequence).tokens[storage_]; }
   TilePointers tile(Index sequence, Index kv_head, Index index) const {
     const Index per_page = tiles_->tiles_per_page();
+    detail::checked_index(index, ceil_div(num_tokens(sequence), kTileTokens), "tile of a sequence");
     const std::byte* const keys = tiles_->tile(table(sequence).page(index / per_page), kv_head, index % per_page);
     return {keys, keys + tiles_->format().key_bytes()};
   }
@@ -45,7 +47,7 @@ class PagedLayer {
       : tiles_(&tiles), sequences_(&sequences), storage_(storage), ids_(ids) {}
 
   const detail::PageTable& table(Index sequence) const {
-    return sequences_->table(ids_[static_cast<std::size_t>(sequence)]);
+    return sequences_->table(detail::checked_at(ids_, sequence, "sequence of a PagedLayer"));
   }
 
   const detail::PageTiles* tiles_;

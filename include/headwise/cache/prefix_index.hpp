@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "headwise/cache/page_pool.hpp"
+#include "headwise/core/checked.hpp"
 #include "headwise/core/index.hpp"
 
 namespace headwise::detail {
@@ -50,7 +51,7 @@ class PrefixIndex {
 
   PageId page(Entry entry) const { return at(entry).page; }
   /// The entry of a page, or kNone.
-  Entry entry_of(PageId page) const { return entry_of_page_[static_cast<std::size_t>(page)]; }
+  Entry entry_of(PageId page) const { return checked_at(entry_of_page_, page, "page id"); }
 
   /// The entry of these page_tokens tokens behind `parent`, or, where that is kNone, at the beginning of sequences with
   /// this salt; kNone if there is none.
@@ -150,8 +151,8 @@ class PrefixIndex {
     Entry older = kNone, younger = kNone;  // of the idle ones
   };
 
-  Links& at(Entry e) { return links_[static_cast<std::size_t>(e)]; }
-  const Links& at(Entry e) const { return links_[static_cast<std::size_t>(e)]; }
+  Links& at(Entry e) { return checked_at(links_, e, "entry of the prefix index"); }
+  const Links& at(Entry e) const { return checked_at(links_, e, "entry of the prefix index"); }
   Entry& bucket(std::uint64_t hash) { return buckets_[hash & (buckets_.size() - 1)]; }
   Entry bucket(std::uint64_t hash) const { return buckets_[hash & (buckets_.size() - 1)]; }
   std::int32_t* tokens_of(Entry e) const { return tokens_.get() + e * page_tokens_; }

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "headwise/core/checked.hpp"
 #include "headwise/core/index.hpp"
 
 namespace headwise::detail {
@@ -39,7 +40,7 @@ class ReorderPlan {
   }
 
   /// The sequence whose memory sequence b takes.
-  Index home(Index sequence) const { return home_[static_cast<std::size_t>(sequence)]; }
+  Index home(Index sequence) const { return checked_at(home_, sequence, "sequence of a reordering"); }
 
  private:
   void take(std::size_t sequence, std::size_t home) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "headwise/cache/page_table.hpp"
+#include "headwise/core/checked.hpp"
 #include "headwise/core/error.hpp"
 #include "headwise/core/index.hpp"
 
@@ -74,7 +75,7 @@ class SequenceSlots {
     return id_of(number, slot(number).generation.fetch_add(1, std::memory_order_relaxed) + 1);
   }
   /// Its table must hold no pages.
-  void remove(const SequenceId& id) noexcept {
+  void remove(const SequenceId& id) noexcept(!kChecked) {
     PageTable& table = slot(id.number()).table;
     std::fill(table.tokens.begin(), table.tokens.end(), Index{0});
     table.intact = PageTable{}.intact;
@@ -105,8 +106,14 @@ class SequenceSlots {
     return slot(id.number()).table;
   }
   /// The same, checked before.
-  PageTable& table(const SequenceId& id) { return slot(id.number()).table; }
-  const PageTable& table(const SequenceId& id) const { return slot(id.number()).table; }
+  PageTable& table(const SequenceId& id) {
+    check_use(id);
+    return slot(id.number()).table;
+  }
+  const PageTable& table(const SequenceId& id) const {
+    check_use(id);
+    return slot(id.number()).table;
+  }
 
   /// Checks that ids are sequences in use, none of them twice.
   void check_distinct(std::span<const SequenceId> ids) {
@@ -138,8 +145,17 @@ class SequenceSlots {
     PageTable table;
   };
 
-  Slot& slot(Index number) { return slots_[static_cast<std::size_t>(number)]; }
-  const Slot& slot(Index number) const { return slots_[static_cast<std::size_t>(number)]; }
+  Slot& slot(Index number) {
+    return slots_[static_cast<std::size_t>(checked_index(number, size_, "number of a sequence"))];
+  }
+  const Slot& slot(Index number) const {
+    return slots_[static_cast<std::size_t>(checked_index(number, size_, "number of a sequence"))];
+  }
+  /// In checked mode: the same as check().
+  void check_use(const SequenceId& id) const {
+    if constexpr (kChecked)
+      require_index(contains(id), "sequence ", id.number(), " must be one of this PagedCache that is in use");
+  }
   SequenceId id_of(Index number, std::uint32_t generation) const {
     return SequenceIdAccess::make(this, generation, number);
   }

@@ -7,6 +7,7 @@
 
 #include "headwise/cache/append_options.hpp"
 #include "headwise/cache/key_transform.hpp"
+#include "headwise/core/checked.hpp"
 #include "headwise/core/heads.hpp"
 #include "headwise/core/linkage.hpp"
 #include "headwise/core/tile_layout.hpp"
@@ -189,6 +190,8 @@ inline void encode_rows(const RowSource& source, Index count, Index dim, Index p
 HEADWISE_API void write_block(const BlockTarget& to, const RowSource& keys, const std::optional<RowSource>& values,
                               const KeyChanges& changes) {
   const TileFormat& format = *to.format;
+  check_range(to.slot % kBlockTokens, to.count, kBlockTokens, "slots of a block");
+  checked_index(to.slot, kTileTokens, "slot of a tile");
   with_storage(format.key_storage, [&]<Storage S>() {
     CodeRows<S> rows;
     const auto change = [&](Index t, float* row) { change_key(changes, t, to.kv_head, format.head_dim, row); };
@@ -205,6 +208,7 @@ HEADWISE_API void write_block(const BlockTarget& to, const RowSource& keys, cons
 }
 
 HEADWISE_API void read_stored_key(const TileFormat& format, const std::byte* tile, Index slot, float* out) {
+  checked_index(slot, kTileTokens, "slot of a tile");
   with_storage(format.key_storage, [&]<Storage S>() {
     CodeRows<S> rows;
     get_keys<S>(tile, format.head_dim, slot, 1, rows);
@@ -212,6 +216,7 @@ HEADWISE_API void read_stored_key(const TileFormat& format, const std::byte* til
   });
 }
 HEADWISE_API void read_stored_value(const TileFormat& format, const std::byte* tile, Index slot, float* out) {
+  checked_index(slot, kTileTokens, "slot of a tile");
   if (format.values_in_keys) {
     float key[kMaxHeadDim];
     read_stored_key(format, tile, slot, key);
@@ -229,6 +234,8 @@ HEADWISE_API void move_slots(const TileFormat& format, Index kv_head, const std:
                              std::byte* to, Index to_slot, Index count, const Rope* rope, const RopeTurn* turn,
                              const KeyTransform& transform) {
   const Index dim = format.head_dim, padded = padded_head_dim(dim);
+  check_range(from_slot, count, kTileTokens, "slots of a tile");
+  check_range(to_slot, count, kTileTokens, "slots of a tile");
   for (Index done = 0; done < count;) {
     const Index a = from_slot + done, b = to_slot + done;
     const Index block = std::min({kBlockTokens - a % kBlockTokens, kBlockTokens - b % kBlockTokens, count - done});
@@ -258,6 +265,7 @@ HEADWISE_API void move_slots(const TileFormat& format, Index kv_head, const std:
 }
 
 HEADWISE_API void clear_slots(const TileFormat& format, std::byte* tile, Index from, Index to) {
+  if (from < to) check_range(from, to - from, kTileTokens, "slots of a tile");
   for (Index done = from; done < to;) {
     const Index block = std::min(kBlockTokens - done % kBlockTokens, to - done);
     with_storage(format.key_storage, [&]<Storage S>() {

@@ -32,11 +32,19 @@ MessagePart message_part(const T& value) {
     return {std::addressof(value), write_part<T>};
 }
 
-[[noreturn, gnu::noinline, gnu::cold]] inline void throw_invalid_argument(const MessagePart* parts, std::size_t count) {
+template <class Error>
+[[noreturn, gnu::noinline, gnu::cold]] void throw_error(const MessagePart* parts, std::size_t count) {
   std::ostringstream text;
   text << "headwise: ";
   for (std::size_t i = 0; i < count; ++i) parts[i].write(text, parts[i].value);
-  throw std::invalid_argument(text.str());
+  throw Error(text.str());
+}
+
+/// Throws an Error with the text "headwise: <parts...>".
+template <class Error, class... Parts>
+[[noreturn, gnu::noinline, gnu::cold]] void fail_with(const Parts&... parts) {
+  const MessagePart all[] = {message_part(parts)...};
+  throw_error<Error>(all, sizeof...(parts));
 }
 
 }  // namespace detail
@@ -46,8 +54,7 @@ MessagePart message_part(const T& value) {
 ///   headwise: num_heads (30) must be a multiple of num_kv_heads (8)
 template <class... Parts>
 [[noreturn, gnu::noinline, gnu::cold]] void fail(const Parts&... parts) {
-  const detail::MessagePart all[] = {detail::message_part(parts)...};
-  detail::throw_invalid_argument(all, sizeof...(parts));
+  detail::fail_with<std::invalid_argument>(parts...);
 }
 
 /// fail(parts...) unless `condition` holds. The parts are turned into text only on failure.

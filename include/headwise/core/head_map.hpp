@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "headwise/core/checked.hpp"
 #include "headwise/core/error.hpp"
 #include "headwise/core/index.hpp"
 
@@ -54,10 +55,11 @@ class HeadMap {
   Index num_kv_heads() const { return std::ssize(offsets_) - 1; }
 
   /// The KV head of query head i.
-  Index kv_head_of(Index i) const { return kv_head_of_[static_cast<std::size_t>(i)]; }
+  Index kv_head_of(Index i) const { return detail::checked_at(kv_head_of_, i, "query head of a HeadMap"); }
 
   /// The query heads that share KV head g, ascending.
   std::span<const Index> query_heads_of(Index g) const {
+    detail::checked_index(g, num_kv_heads(), "KV head of a HeadMap");
     const auto begin = static_cast<std::size_t>(offsets_[static_cast<std::size_t>(g)]);
     const auto end = static_cast<std::size_t>(offsets_[static_cast<std::size_t>(g) + 1]);
     return std::span(query_heads_).subspan(begin, end - begin);

@@ -5,6 +5,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "headwise/core/checked.hpp"
 #include "headwise/core/error.hpp"
 #include "headwise/core/index.hpp"
 #include "headwise/core/storage.hpp"
@@ -31,6 +32,9 @@ struct BasicArray {
 
   /// Pointer to element 0 of row (sequence b, token t, head h).
   T* row(Index b, Index t, Index h) const {
+    detail::checked_index(b, sequences, "sequence of a view");
+    detail::checked_index(t, tokens, "token of a view");
+    detail::checked_index(h, heads, "head of a view");
     using Byte = std::conditional_t<std::is_const_v<T>, const char, char>;
     return static_cast<Byte*>(data) + (b * strides.sequence + t * strides.token + h * strides.head) * size_of(storage);
   }
@@ -97,6 +101,10 @@ class View {
 
   /// Element (sequence b, token t, head h, dimension d).
   T& operator()(Index b, Index t, Index h, Index d) const {
+    detail::checked_index(b, sequences_, "sequence of a view");
+    detail::checked_index(t, tokens_, "token of a view");
+    detail::checked_index(h, heads_, "head of a view");
+    detail::checked_index(d, dim_, "dimension of a view");
     return data_[b * strides_.sequence + t * strides_.token + h * strides_.head + d * strides_.dim];
   }
 

@@ -5,6 +5,7 @@
 #include <span>
 #include <string_view>
 
+#include "headwise/core/checked.hpp"
 #include "headwise/core/error.hpp"
 #include "headwise/core/index.hpp"
 
@@ -35,6 +36,7 @@ struct TokenPositions {
 
   RopePosition of(Index token) const {
     if (listed.empty()) return first + token;
+    check_range(token * axes, axes, std::ssize(listed), "positions of a token");
     const Index* const numbers = listed.data() + token * axes;
     return axes == 1 ? RopePosition(numbers[0]) : RopePosition(numbers[0], numbers[1], numbers[2]);
   }

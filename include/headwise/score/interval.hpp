@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "headwise/core/checked.hpp"
 #include "headwise/core/index.hpp"
 #include "headwise/score/options.hpp"
 
@@ -53,7 +54,7 @@ class VisibleKeys {
   static constexpr Index kUnlimited = std::numeric_limits<Index>::max();
 
   static Index of(std::span<const Index> all, Index sequence) {
-    return all.empty() ? 0 : all[static_cast<std::size_t>(sequence)];
+    return all.empty() ? 0 : detail::checked_at(all, sequence, "sequence of key_starts or prefix_lengths");
   }
 
   Index keys_, first_, prefix_, window_, right_, chunk_, sinks_;

@@ -6,6 +6,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "headwise/core/checked.hpp"
 #include "headwise/core/error.hpp"
 #include "headwise/core/index.hpp"
 #include "headwise/core/storage.hpp"
@@ -84,8 +85,18 @@ class Mask {
   /// Elements from one key to the next; 0 where one serves all.
   Index key_stride() const { return strides_.key; }
 
+  /// In checked mode: that keys [first, first + count) of a row are there.
+  void check_keys(Index first, Index count) const {
+    if (keys_ > 1) detail::check_range(first, count, keys_, "keys of the mask");
+  }
   /// Where the elements of a row begin.
   const char* row(Index sequence, Index head, Index query) const {
+    const auto check = [](Index i, Index size, const char* name) {  // a size of 1 serves all
+      detail::checked_index(size == 1 ? 0 : i, size, name);
+    };
+    check(sequence, sequences_, "sequence of the mask");
+    check(head, heads_, "head of the mask");
+    check(query, queries_, "query of the mask");
     return data_ + (sequence * strides_.sequence + head * strides_.head + query * strides_.query) * element_bytes_;
   }
 

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "headwise/core/checked.hpp"
 #include "headwise/core/error.hpp"
 #include "headwise/core/index.hpp"
 #include "headwise/core/log2_units.hpp"
@@ -47,6 +48,7 @@ class RelativeBias {
 
   /// The bias of a query head for a key `distance` tokens behind the query (before it where negative).
   float operator()(Index head, Index distance) const {
+    detail::checked_index(head, num_heads_, "head of the relative bias");
     return table_[static_cast<std::size_t>(head * options_.num_buckets + bucket(distance, options_))];
   }
 
@@ -76,6 +78,7 @@ class RelativeBias {
   /// The biases of a head for kTileTokens consecutive distances from `distance` on, in units of log2 as kernels keep
   /// scores. One behind another from first_distance() to last_distance(), which stand for those beyond.
   const float* of_tile(Index head, Index distance) const {
+    detail::checked_index(head, num_heads_, "head of the relative bias");
     return expanded_.data() + head * width() + std::clamp(distance, first_distance(), last_distance()) + reach();
   }
   Index first_distance() const { return -reach(); }

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "headwise/core/checked.hpp"
 #include "headwise/core/error.hpp"
 #include "headwise/core/index.hpp"
 #include "headwise/core/tile_layout.hpp"
@@ -116,9 +117,13 @@ class TileSet {
   /// The bits of the list that query token `token` of a sequence goes by for a KV head: of tile i, bit i mod 64 of word
   /// i / 64, of num_words() words.
   const std::uint64_t* list_for(Index sequence, Index kv_head, Index token) const {
-    const auto or_first = [](Index i, Index size) { return size == 1 ? 0 : i; };
-    return bits_.data() + words_ * list_of(or_first(sequence, shape_.sequences), or_first(kv_head, shape_.kv_heads),
-                                           or_first(token / shape_.block_tokens, shape_.query_blocks));
+    const auto or_first = [](Index i, Index size, const char* name) {
+      return size == 1 ? 0 : detail::checked_index(i, size, name);
+    };
+    return bits_.data() + words_ * list_of(or_first(sequence, shape_.sequences, "sequence of the tile set"),
+                                           or_first(kv_head, shape_.kv_heads, "KV head of the tile set"),
+                                           or_first(token / shape_.block_tokens, shape_.query_blocks,
+                                                    "block of queries of the tile set"));
   }
   Index num_words() const { return words_; }
 

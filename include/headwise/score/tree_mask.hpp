@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "headwise/core/checked.hpp"
 #include "headwise/core/error.hpp"
 #include "headwise/core/index.hpp"
 #include "headwise/score/tile_word.hpp"
@@ -37,7 +38,9 @@ class TreeMask {
 
   Index rows() const { return rows_; }
   Index words_per_row() const { return words_per_row_; }
-  const std::uint64_t* row(Index i) const { return words_ + i * words_per_row_; }
+  const std::uint64_t* row(Index i) const {
+    return words_ + detail::checked_index(i, rows_, "row of the tree mask") * words_per_row_;
+  }
 
  private:
   const std::uint64_t* words_;
