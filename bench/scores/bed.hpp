@@ -5,7 +5,6 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
-#include <memory>
 #include <random>
 #include <vector>
 
@@ -16,18 +15,10 @@
 
 namespace scores {
 
-using headwise::ExecutorRef;
-using headwise::View;
-
-/// A call of attention: `queries` tokens at the end of `keys`.
-struct Shape {
-  Index num_heads, num_kv_heads, head_dim, queries, keys;
-};
-
-/// A variant with its times, in turns with the others of its bed.
+/// A variant with its times, in turns with the others that it was measured with.
 struct Measured {
   Variant variant;
-  double error = 0, error_limit = 0;  // of its output against the definition, relative, of the worst row
+  double error = 0, error_limit = 0;  // of its results against the definition, relative, of the worst row
   std::vector<double> seconds{};
 
   bool verified() const { return error <= error_limit; }  // false for NaN
@@ -37,6 +28,7 @@ struct Measured {
 template <class T>
 class Bed {
  public:
+  /// Of calls of up to shape.queries.
   Bed(const Shape& shape, Index layers)
       : shape_(shape),
         heads_(shape.num_heads, shape.num_kv_heads, shape.head_dim),
@@ -62,20 +54,24 @@ class Bed {
       }
   }
 
-  /// Times the variants in turns, each round from another one on; `rounds` times after one that does not count.
-  std::vector<Measured> measure(const std::vector<Variant>& variants, int rounds, ExecutorRef executor) {
+  /// Checks the variants of a call of so many queries, then times them in turns, each round from another one on, `rounds`
+  /// times after one that does not count.
+  std::vector<Measured> measure(const std::vector<Variant>& variants, Index queries, int rounds, ExecutorRef executor) {
     std::vector<Measured> all;
-    for (const Variant& variant : variants)
+    std::vector<Call> calls;
+    for (const Variant& variant : variants) {
       all.push_back({variant, error_of(variant, executor),
                      2 * std::sqrt(2.0 / 3.0) * headwise::epsilon_of(headwise::Stored<T>::storage) + 0x1p-15});
+      calls.push_back(call_of(variant, queries, shape_.keys));
+    }
     for (int round = -1; round < rounds; ++round)
       for (std::size_t i = 0; i < all.size(); ++i) {
-        Measured& next = all[(i + static_cast<std::size_t>(round + 1)) % all.size()];
+        const std::size_t next = (i + static_cast<std::size_t>(round + 1)) % all.size();
         layer_ = (layer_ + 1) % cache_.num_layers();
         const auto from = std::chrono::steady_clock::now();
-        attend(next.variant, shape_.queries, shape_.keys, executor);
+        run(calls[next], executor);
         const std::chrono::duration<double> time = std::chrono::steady_clock::now() - from;
-        if (round >= 0) next.seconds.push_back(time.count());
+        if (round >= 0) all[next].seconds.push_back(time.count());
       }
     return all;
   }
@@ -87,22 +83,34 @@ class Bed {
     return {x.data(), tokens, shape_.num_kv_heads, shape_.head_dim};
   }
 
-  void attend(const Variant& variant, Index queries, Index keys, ExecutorRef executor) {
-    const Index lengths[] = {variant.keys > 0 ? std::min(variant.keys, keys) : keys};
-    Options options;
-    options.key_lengths = lengths;
-    variant.ask(options);
-    attention_(View<const float>(queries_.data(), queries, shape_.num_heads, shape_.head_dim), cache_.layer(layer_),
-               View<float>(output_.data(), queries, shape_.num_heads, shape_.head_dim), options, executor);
+  /// `queries` tokens at the end of the first `keys`, or of those that the variant is of.
+  Call call_of(const Variant& variant, Index queries, Index keys) {
+    if (variant.keys > 0) keys = std::min(variant.keys, keys);
+    const Index heads = shape_.num_heads, dim = shape_.head_dim;
+    Call call{.shape = {heads, shape_.num_kv_heads, dim, queries, keys},
+              .queries = View<const float>(queries_.data(), queries, heads, dim),
+              .keys = cache_.layer(0),
+              .outputs = View<float>(output_.data(), queries, heads, dim)};
+    call.options.key_lengths = call.keep(std::vector<Index>{keys});
+    variant.ask(call);
+    return call;
+  }
+
+  void run(const Call& call, ExecutorRef executor) {
+    if (call.before) call.before(executor);
+    attention_(call.queries, cache_.layer(layer_), call.outputs, call.options, executor);
   }
 
   /// Of a call of few queries and keys, which the definition does in no time.
   double error_of(const Variant& variant, ExecutorRef executor) {
-    const Index keys = std::min({kCheckedKeys, shape_.keys, variant.keys > 0 ? variant.keys : shape_.keys});
-    const Index queries = std::min(kChecked, keys);
+    const Index most = std::min(kCheckedKeys, shape_.keys);
+    const Call call = call_of(variant, std::min(kChecked, most), most);
+    const auto [H, G, D, queries, keys] = call.shape;
     std::ranges::fill(output_, std::numeric_limits<float>::quiet_NaN());
-    attend(variant, queries, keys, executor);
-    const auto [H, G, D] = std::tuple(shape_.num_heads, shape_.num_kv_heads, shape_.head_dim);
+    run(call, executor);
+    Definition definition{.call = call};
+    definition.queries.assign(queries_.begin(), queries_.begin() + queries * H * D);
+    variant.define(definition);
     std::vector<double> k, v;
     for (Index t = 0; t < keys; ++t)
       for (Index i = 0; i < G * D; ++i) {
@@ -110,21 +118,14 @@ class Bed {
         k.push_back(static_cast<double>(keys_[at]));
         v.push_back(static_cast<double>(values_[at]));
       }
-    Parameters parameters;
-    variant.define(parameters);
-    const std::vector<double> q(queries_.begin(), queries_.begin() + queries * H * D);
-    const auto expected = headwise::reference::attend({queries, keys, H, G, D, D}, q, k, v, parameters);
-    double worst = 0;
-    for (std::size_t row = 0; row < static_cast<std::size_t>(queries * H); ++row) {
-      double error = 0, total = 0;
-      for (std::size_t d = row * static_cast<std::size_t>(D); d < (row + 1) * static_cast<std::size_t>(D); ++d) {
-        const double difference = static_cast<double>(output_[d]) - expected.output[d];
-        error += difference * difference;
-        total += expected.output[d] * expected.output[d];
-      }
-      const double relative = std::sqrt(error / total);
-      if (std::isnan(relative) || relative > worst) worst = relative;
-      if (std::isnan(worst)) break;
+    const auto expected =
+        headwise::reference::attend({queries, keys, H, G, D, D}, definition.queries, k, v, definition.parameters);
+    double worst = call.error_beside ? call.error_beside(expected) : 0;
+    for (Index row = 0; row < queries * H && !std::isnan(worst); ++row) {
+      const auto from = static_cast<std::size_t>(row * D), count = static_cast<std::size_t>(D);
+      const double error =
+          difference_of(std::span(output_).subspan(from, count), std::span(expected.output).subspan(from, count));
+      if (!(error <= worst)) worst = error;
     }
     return worst;
   }
