@@ -57,15 +57,15 @@ void write_restore(const std::filesystem::path& folder) {
     });
 }
 
-/// A model of one layer with a handful of tokens. `type` is that of its matrices.
-std::string model(const std::string& architecture, llama::TensorType type, bool more) {
+/// A model of one layer with a handful of tokens, which may say that it has more. `type` is that of its matrices.
+std::string model(const std::string& architecture, llama::TensorType type, bool more, std::uint32_t layers = 1) {
   constexpr Index kHidden = 4, kHeads = 2, kHeadDim = 2, kWide = 4;
   const std::vector<std::string> tokens{"<|end|>", "t", "h", "e", "\xc4\xa0", "i", "n", "th"};
   llama::GgufWriter file(8);
   const auto key = [&](const char* name) { return architecture + "." + name; };
   file.set("general.architecture", std::string_view(architecture));
   file.set("general.alignment", std::uint32_t{8});
-  file.set(key("block_count"), std::uint32_t{1});
+  file.set(key("block_count"), layers);
   file.set(key("context_length"), std::uint32_t{16});
   file.set(key("embedding_length"), std::uint32_t{kHidden});
   file.set(key("feed_forward_length"), std::uint32_t{kWide});
@@ -144,5 +144,6 @@ int main(int count, char** arguments) {
   write(folder / "gguf/llama", model("llama", llama::TensorType::f32, false));
   write(folder / "gguf/deci", model("deci", llama::TensorType::f16, true));
   write(folder / "gguf/headwise", model("headwise", llama::TensorType::bf16, true));
+  write(folder / "gguf/more_layers_than_tensors", model("llama", llama::TensorType::f32, false, 1u << 20));
   write(folder / "gguf/every_type", every_type());
 }

@@ -284,10 +284,21 @@ TEST(LlamaFile, NamesHeadsThatCannotBe) {
               HasSubstr("lets layer 1 (1 KV heads) read layer 0 (2): both must have as many"));
 }
 
-TEST(LlamaFile, NamesTensorsThatAreMissingOrOfAnotherShape) {
+TEST(LlamaFile, MakesNothingForLayersThatItCannotHold) {
   TinyModel tiny;
+  GgufWriter writer;
+  tiny.layers = 1u << 30;  // some hundred bytes are made for each layer
+  tiny.write_settings(writer);
+  TinyModel().write_weights(writer);
+  EXPECT_THAT(problem(writer), HasSubstr("llama.block_count (1073741824) must be at most the tensors in the file (20)"));
+}
+
+TEST(LlamaFile, NamesTensorsThatAreMissingOrOfAnotherShape) {
+  TinyModel tiny, shallow;
   GgufWriter empty;
-  tiny.write_settings(empty);
+  shallow.layers = 1;
+  shallow.write_settings(empty);
+  empty.tensor("output_norm.weight", {20}, std::vector<float>(20));
   EXPECT_EQ(problem(empty), "m: tensor 'token_embd.weight' is missing");
   empty.tensor("token_embd.weight", {4, 2}, std::vector<float>(8));
   EXPECT_EQ(problem(empty),

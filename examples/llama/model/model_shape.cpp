@@ -2,6 +2,7 @@
 #include "llama/model/model_shape.hpp"
 
 #include <cmath>
+#include <iterator>
 #include <stdexcept>
 
 namespace llama {
@@ -138,7 +139,11 @@ ModelShape::ModelShape(const Gguf& file) {
   if (settings.has("expert_count") && settings.integer("expert_count") != 0)
     settings.fail("expert_count", std::to_string(settings.integer("expert_count")), "be 0: no mixture of experts");
 
-  num_layers = settings.size("block_count", kMostHeads);
+  num_layers = settings.size("block_count");
+  const Index tensors = std::ssize(file.tensors());  // what the file holds bounds what is made for each layer
+  if (num_layers > tensors)
+    settings.fail("block_count", std::to_string(num_layers),
+                  "be at most the tensors in the file (" + std::to_string(tensors) + "): each layer has its own");
   hidden_size = settings.size("embedding_length");
   feed_forward_size = settings.uniform("feed_forward_length", num_layers);
   context_length = settings.size("context_length");
