@@ -5,7 +5,6 @@
 #include <bit>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 #include <utility>
 
 #include "headwise/attention/added_units.hpp"
@@ -40,33 +39,17 @@ class ElementMasks {
   }
 
   /// Takes from the words of the rows what the masks hide of a tile. added [rows][64], null where nothing is ever added:
-  /// what is to be added to scores, in units of log2, in the first of the rows that have the same. Returns whether
-  /// anything but zeros is.
-  bool narrow(Index tile, std::uint64_t* bits, float* added) const {
+  /// what is to be added to scores, in units of log2, in the first of the rows that have the same, and for each of them
+  /// where that is. Returns whether anything but zeros is.
+  bool narrow(Index tile, std::uint64_t* bits, float* added, const float** added_of) const {
     if (options_.tile_set) checked_index(tile, options_.tile_set->shape().tiles, "tile of the tile set");
     if (options_.tile_set)
       for (Index r = 0; r < num_rows_; ++r)
         if ((rows_[r].listed[tile / kTileTokens] >> (tile % kTileTokens) & 1) == 0) bits[r] = 0;
     if (options_.tree_mask) narrow_by_tree(tile, bits);
-    const bool adds = options_.mask && narrow_by_elements(tile, bits, added);
+    const bool adds = options_.mask && narrow_by_elements(tile, bits, added, added_of);
     if (options_.mask_function) narrow_by_function(tile, bits);
     return adds;
-  }
-
-  /// Calls f(row, its 64 numbers) with what `narrow` has left for each row.
-  template <class F>
-  void for_each_added(const float* added, F f) const {
-    const float* same = added;
-    for (Index r = 0; r < num_rows_; ++r) {
-      if (!rows_[r].repeats_elements) same = added + r * kTileTokens;
-      f(r, same);
-    }
-  }
-  /// Adds it to the scores [rows][64] of its tile.
-  void add(const float* added, float* scores) const {
-    for_each_added(added, [&](Index row, const float* numbers) {
-      kernels_.blend(scores + row * kTileTokens, 1.0f, numbers, 1.0f, kTileTokens);
-    });
   }
 
  private:
@@ -120,21 +103,24 @@ class ElementMasks {
     }
   }
 
-  bool narrow_by_elements(Index tile, std::uint64_t* bits, float* added) const {
+  bool narrow_by_elements(Index tile, std::uint64_t* bits, float* added, const float** added_of) const {
     const Mask& mask = *options_.mask;
+    const bool additive = mask.kind() == MaskKind::additive;
     std::uint64_t word = 0;
+    const float* same = added;
     bool adds = false;
     for (Index r = 0; r < num_rows_; ++r) {
       const MaskRow& row = rows_[r];
       if (!row.repeats_elements) {
-        if (mask.kind() == MaskKind::additive)
-          word = additive_word(mask, row, tile, added + r * kTileTokens, adds);
+        if (additive)
+          word = additive_word(mask, row, tile, added + r * kTileTokens, adds), same = added + r * kTileTokens;
         else if (mask.kind() == MaskKind::bits)
           word = bits_word(mask, row, tile);
         else
           word = bytes_word(mask, row, tile);
       }
       bits[r] &= word;
+      if (additive) added_of[r] = same;
     }
     return adds;
   }
@@ -148,7 +134,8 @@ class ElementMasks {
       known &= row.repeats_function;
       if (bits[r] == 0) continue;
       if (!std::exchange(known, true))
-        word = function({row.sequence, row.head, row.position, tile * kTileTokens, tokens_of(row, tile)});
+        word =
+            function(kernels_.lanes, {row.sequence, row.head, row.position, tile * kTileTokens, tokens_of(row, tile)});
       bits[r] &= word;
     }
   }
@@ -173,27 +160,21 @@ class ElementMasks {
 
   /// Leaves the tile's numbers in `added`; sets `adds` where one that is seen is not 0.
   std::uint64_t additive_word(const Mask& mask, const MaskRow& row, Index tile, float* added, bool& adds) const {
-    constexpr float kHidden = -std::numeric_limits<float>::infinity();
     const Index stride = mask.key_stride(), tokens = tokens_of(row, tile);
     const Index first = tile * kTileTokens * stride;
     mask.check_keys(tile * kTileTokens, tokens);
-    if (stride == 1) {
-      kernels_.prepare_row(row.elements + first * size_of(mask.storage()), mask.storage(), tokens, kTileTokens, 1.0f,
-                           Operand::f32, added);
-    } else {
-      std::fill_n(added, kTileTokens, 0.0f);
-      for (Index j = 0; j < tokens; ++j) added[j] = load_element(row.elements, mask.storage(), first + j * stride);
+    const char* numbers = row.elements + first * size_of(mask.storage());
+    Storage storage = mask.storage();
+    float dense[kTileTokens];
+    if (stride != 1) {
+      for (Index j = 0; j < tokens; ++j) dense[j] = load_element(row.elements, storage, first + j * stride);
+      numbers = reinterpret_cast<const char*>(dense), storage = Storage::f32;
     }
-    std::uint8_t seen[kTileTokens];
-    std::uint8_t some = 0;
-    for (Index j = 0; j < kTileTokens; ++j) {
-      const float x = added[j];
-      seen[j] = x != kHidden;
-      some |= seen[j] & static_cast<std::uint8_t>(x != 0.0f);
-      added[j] = AddedUnits::to_log2(x);
-    }
-    adds |= some != 0;
-    return word_of_bytes(seen);
+    const AddedKinds kinds = kernels_.prepare_added(numbers, storage, tokens, {kLog2e, AddedUnits::kStretched}, added);
+    for (Index j = 0; kinds.beyond && j < tokens; ++j)
+      added[j] = AddedUnits::to_log2(load_element(numbers, storage, j));
+    adds |= kinds.some;
+    return kinds.seen;
   }
 
   const Options& options_;

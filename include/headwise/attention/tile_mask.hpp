@@ -33,8 +33,9 @@ class TileMask {
         elements_(call, kernels, range, kv_head, item.rows, memory.mask_rows),
         rows_(item.rows),
         end_(std::min(ceil_div(range.end(), kTileTokens), item.segments.end * (kSegmentTokens / kTileTokens))),
-        now_{memory.bits, memory.ends, memory.added},
-        next_{memory.bits + rows_, memory.ends + rows_, memory.added ? memory.added + rows_ * kTileTokens : nullptr} {}
+        now_{memory.bits, memory.ends, memory.added, memory.added_of},
+        next_{memory.bits + rows_, memory.ends + rows_, memory.added ? memory.added + rows_ * kTileTokens : nullptr,
+              memory.added ? memory.added_of + rows_ : nullptr} {}
 
   /// Behind the last tile of the item that some row may see.
   Index end_tile() const { return end_; }
@@ -62,11 +63,15 @@ class TileMask {
     while (tile < end_ && !work_out(tile, next_));
     return looked_ = tile;
   }
+  /// Tiles may be looked at again from an earlier one on.
+  void restart() { looked_ = -1; }
 
   // of the tile that was looked at last:
   /// Whether every row sees every token.
   bool whole() const { return now_.whole; }
   std::uint64_t bits(Index row) const { return now_.whole ? kWholeTile : now_.bits[row]; }
+  /// The same of all rows; null: they see every token.
+  const std::uint64_t* words() const { return now_.whole ? nullptr : now_.bits; }
   /// Where the tokens end that a row and those before it see; null: at 64.
   const Index* ends() const { return now_.whole ? nullptr : now_.ends; }
   /// Where the tokens end that some row sees.
@@ -79,13 +84,14 @@ class TileMask {
   }
   /// Whether a mask adds numbers to the scores.
   bool adds() const { return now_.adds; }
-  void add(float* scores) const { elements_.add(now_.added, scores); }
+  /// What it adds, [rows] of [64].
+  const float* const* added() const { return now_.adds ? now_.added_of : nullptr; }
 
   /// The same numbers in natural units, to scores in these.
   void add_natural(float* scores) const {
-    elements_.for_each_added(now_.added, [&](Index row, const float* added) {
-      for (Index t = 0; t < kTileTokens; ++t) scores[row * kTileTokens + t] += AddedUnits::to_natural(added[t]);
-    });
+    for (Index r = 0; r < rows_; ++r)
+      for (Index t = 0; t < kTileTokens; ++t)
+        scores[r * kTileTokens + t] += AddedUnits::to_natural(now_.added_of[r][t]);
   }
 
   /// Tokens whose score is −inf are hidden from here on.
@@ -124,7 +130,8 @@ class TileMask {
   struct Words {
     std::uint64_t* bits;
     Index* ends;
-    float* added;
+    float* added;            // [rows][64], in the first of the rows that have the same
+    const float** added_of;  // [rows], where it is
     bool whole = true, adds = false;
   };
 
@@ -156,7 +163,7 @@ class TileMask {
       for (Index r = 0; r < rows_; ++r) words.bits[r] = interval_bits(r);
     } else {
       for (Index r = 0; r < rows_; ++r) words.bits[r] = words.whole ? kWholeTile : interval_bits(r);
-      words.adds = elements_.narrow(tile, words.bits, words.added);
+      words.adds = elements_.narrow(tile, words.bits, words.added, words.added_of);
       std::uint64_t common = kWholeTile;
       for (Index r = 0; r < rows_; ++r) common &= words.bits[r];
       words.whole = common == kWholeTile;

@@ -53,10 +53,12 @@ class TileTransform {
   /// are relative to it: those of 2^-86 of the tile's maximum are the first to be lost.
   float headroom() const { return kernel_.alibi ? 40.0f : 0.0f; }
 
-  /// What the kernels do to the scores of the tile from token `first` on; null: nothing.
-  const ScoreTransform* of_tile(Index first) {
+  /// What the kernels do to the scores of the tile from token `first` on; null: nothing. What a mask adds to what the
+  /// user's function changes is added by call_function.
+  const ScoreTransform* of_tile(Index first, const TileMask& mask) {
     kernel_.first = first;
-    return any_ ? &kernel_ : nullptr;
+    kernel_.added = function_ ? nullptr : mask.added();
+    return any_ || kernel_.added ? &kernel_ : nullptr;
   }
 
   /// Whether there is a function of the user's, which comes behind that.

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -72,8 +71,10 @@ class Walk {
     checked_index(merge_.count(), item_.segments.depth(), "partial sum of a work item");
     segment_ = sums_.from(merge_.count() * item_.rows, value_dim_);
     softmax_.max = segment_.max;
-    std::fill_n(softmax_.max, item_.rows, -std::numeric_limits<float>::infinity());
+    std::fill_n(softmax_.max, item_.rows, kNoKeys);
     opening_ = true;  // rows without a max meet its first tile
+    all_have_max_ = hid_ = false;
+    if (record_) recorded_ = record_.num_tiles();
   }
 
   /// Adds a tile to it, if some row sees any of it.
@@ -86,6 +87,7 @@ class Walk {
 
   /// Merges it with those before.
   void end(Index segment) {
+    if (hid_ && !kernels_.all_numbers(segment_.output, item_.rows * value_dim_)) sum_apart(segment);
     if (!opening_) reduce_lane_sums(softmax_.sum, item_.rows, segment_.sum);
     merge_.add(segment_, segment);
   }
@@ -106,6 +108,8 @@ class Walk {
   }
 
  private:
+  static constexpr float kNoKeys = -std::numeric_limits<float>::infinity();  // a row's max that has seen none
+
   bool widens(Storage storage) const { return item_.rows >= kernels_.widen_rows[static_cast<int>(storage)]; }
   /// Whether rows meet the keys in f32: also few rows where values are made of the wide keys, with the same bits.
   bool widens_keys() const {
@@ -121,6 +125,19 @@ class Walk {
 
   bool splits() const { return item_.partial >= 0; }
 
+  /// Sums a segment again that has met infinities or NaN, with care for the rows that do not see them.
+  void sum_apart(Index segment) {
+    constexpr Index kTiles = kSegmentTokens / kTileTokens;
+    if (record_) record_.go_back_to(recorded_), aim_at_record();
+    mask_.restart();
+    begin();
+    apart_ = true;
+    const Index end = std::min((segment + 1) * kTiles, mask_.end_tile());
+    for (Index tile = segment * kTiles; (tile = next_tile(tile)) < end; ++tile) visit(tile);
+    apart_ = false;
+    mask_.restart();
+  }
+
   /// The tile's keys, met by the rows, while those of tile `next` are asked for.
   ScoreArgs open_keys(Index next) {
     keys_ = stream_.open(tile_, next, mask_.end_tile(), range_.keys());
@@ -132,16 +149,15 @@ class Walk {
             mask_.end(),
             mask_.ends(),
             stream_.ahead_of_keys(),
-            transform_.of_tile(tile_ * kTileTokens)};
+            transform_.of_tile(tile_ * kTileTokens, mask_),
+            transform_.calls_function() ? nullptr : mask_.words()};
   }
 
-  /// scores, transformed (unless they are there already) → additive mask → the user's function → masks
-  void write_scores(const ScoreArgs& args, bool there = false) {
-    if (!there) kernels_.scores[static_cast<int>(key_storage_)](args, nullptr);
-    if (transform_.calls_function())
-      transform_.call_function(memory_.scores, mask_);
-    else if (mask_.adds())
-      mask_.add(memory_.scores);
+  /// scores, transformed → the user's function → masks
+  void write_scores(const ScoreArgs& args) {
+    kernels_.scores[static_cast<int>(key_storage_)](args, nullptr);
+    if (!transform_.calls_function()) return;
+    transform_.call_function(memory_.scores, mask_);
     mask_.hide(memory_.scores);
   }
 
@@ -153,11 +169,12 @@ class Walk {
       std::fill_n(state.sum, item_.rows * kMaxLanes, 0.0f);
       std::fill_n(output, item_.rows * value_dim_, 0.0f);
     }
-    const bool fused = mask_.whole() && !opening && !transform_.calls_function() && !mask_.adds() &&
-                       kernels_.fuses(key_storage_, softmax_.operand);
+    const bool fused =
+        !opening && !transform_.calls_function() && !some_row_opens() && kernels_.fuses(key_storage_, softmax_.operand);
     const bool done = fused && !kernels_.scores[static_cast<int>(key_storage_)](args, &state);
     if (!done) {
-      write_scores(args, fused && args.transform);
+      const bool there = fused && args.transform;
+      if (!there) write_scores(args);
       if (opening || fused || kernels_.softmax(memory_.scores, item_.rows, state))
         kernels_.rescale(memory_.scores, item_.rows, state, output, value_dim_);
     }
@@ -171,18 +188,28 @@ class Walk {
           kernels_, value_storage_, values, format_.value_dim, value_dim_, softmax_.operand, memory_, item_.rows,
           [&](Index row) { return mask_.bits(row); }, output);
     };
-    const bool hides = hides_stored(), sums_first = hides && sums_before_checking();
-    if (hides && !sums_first &&
-        !(stored ? all_finite(stored, format_.value_storage) : all_finite(values, value_storage_)))
-      return apart();
-    const std::span<float> sums(output, static_cast<std::size_t>(item_.rows * value_dim_));
-    if (sums_first) std::copy(sums.begin(), sums.end(), memory_.saved_sums());
+    if (!hid_ || apart_) {
+      const bool hides = hides_stored();
+      if (hides && (apart_ || !shows_in_sums()) &&
+          !(stored ? all_finite(stored, format_.value_storage) : all_finite(values, value_storage_)))
+        return apart();
+      hid_ = hides && !apart_ && shows_in_sums();
+    }
     kernels_.weighted_sum[static_cast<int>(value_storage_)]({memory_.weights, values, output, item_.rows, value_dim_,
                                                              mask_.end(), mask_.ends(), stream_.ahead_of_values()});
-    if (sums_first && !holds_numbers(sums)) {
-      std::copy_n(memory_.saved_sums(), sums.size(), output);
-      apart();
+  }
+
+  /// Whether a row sees its first key here.
+  bool some_row_opens() {
+    if (all_have_max_) return false;
+    all_have_max_ = true;
+    bool opens = false;
+    for (Index r = 0; r < item_.rows; ++r) {
+      if (softmax_.max[r] != kNoKeys) continue;
+      all_have_max_ = false;
+      opens |= mask_.bits(r) != 0;
     }
+    return opens;
   }
 
   /// The next tile's weights are made where the record wants them.
@@ -220,18 +247,9 @@ class Walk {
   bool all_finite(const void* values, Storage storage) const {
     return kernels_.all_finite[static_cast<int>(storage)](values, format_.value_dim);
   }
-  /// The sums of a few rows are fewer numbers to check than the values, and these are read at memory's pace: sum first, and
-  /// again where that has left something else than numbers. Sums of digits may lose a NaN.
-  bool sums_before_checking() const {
-    constexpr Index kFewRows = 16;
-    return item_.rows <= kFewRows && kernels_.operand[static_cast<int>(value_storage_)] != Operand::digits;
-  }
-  static bool holds_numbers(std::span<const float> sums) {
-    constexpr std::uint32_t kExponent = 0x7f800000u;
-    std::uint32_t others = 0;
-    for (const float x : sums) others |= (std::bit_cast<std::uint32_t>(x) & kExponent) == kExponent ? 1u : 0u;
-    return others == 0;
-  }
+  /// Whether what is no number among the values stays in the sums of a segment, of whichever weights: these are far fewer
+  /// numbers to check. Sums of digits may lose a NaN.
+  bool shows_in_sums() const { return kernels_.operand[static_cast<int>(value_storage_)] != Operand::digits; }
 
   const Problem& call_;
   const TileKernels& kernels_;
@@ -251,7 +269,10 @@ class Walk {
   WeightRecord record_;
   Index tile_ = 0;
   const void* keys_ = nullptr;  // of the tile, as stored
-  bool opening_ = true;
+  bool opening_ = true, all_have_max_ = false;
+  bool hid_ = false;    // whether stored tokens of the segment were hidden from some row, unchecked
+  bool apart_ = false;  // whether each such tile is checked
+  Index recorded_ = 0;  // tiles before the segment
 };
 
 /// Calls f(tile) for the tiles of an absolute segment that rows of some of the heads may see.

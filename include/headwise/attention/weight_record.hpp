@@ -58,6 +58,8 @@ class WeightRecord {
   }
 
   Index num_tiles() const { return count(); }
+  /// The last ones are to be kept again.
+  void go_back_to(Index num_tiles) { count() = num_tiles; }
   Tile tile(Index i) const {
     const Header& of = header(i);
     return {of.index, of.whole != 0, reinterpret_cast<float*>(at(i) + kTileAlignment),

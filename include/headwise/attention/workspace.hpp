@@ -64,17 +64,18 @@ struct Workspace {
   ScoreRowInfo* score_rows;  // [rows]
   MaskRow* mask_rows;        // [rows]; null without such masks
   // of one tile of it
-  float* scores;        // [rows][64]
-  std::uint64_t* bits;  // [2][rows], the visible tokens of a masked tile and of the next one
-  Index* ends;          // [2][rows], where they end
-  float* added;         // [2][rows][64], what a mask adds to their scores; null where none does
-  void* weights;        // [rows][64] of an operand
-  float* tile_sums;     // [rows][kMaxLanes]
-  float* wide_keys;     // a K tile as f32
-  float* wide_values;   // a V tile as f32
-  void* values_copy;    // a V tile with hidden tokens zeroed
-  void* packed;         // K or V of a tile packed from the caller's memory
-  float* dense_row;     // a query or output row made dense
+  float* scores;           // [rows][64]
+  std::uint64_t* bits;     // [2][rows], the visible tokens of a masked tile and of the next one
+  Index* ends;             // [2][rows], where they end
+  float* added;            // [2][rows][64], what a mask adds to their scores; null where none does
+  const float** added_of;  // [2][rows], where each row's is
+  void* weights;           // [rows][64] of an operand
+  float* tile_sums;        // [rows][kMaxLanes]
+  float* wide_keys;        // a K tile as f32
+  float* wide_values;      // a V tile as f32
+  void* values_copy;       // a V tile with hidden tokens zeroed
+  void* packed;            // K or V of a tile packed from the caller's memory
+  float* dense_row;        // a query or output row made dense
 
   Workspace(Buffer& buffer, const WorkspaceShape& shape)
       : head_dim_(padded_head_dim(shape.format.head_dim)),
@@ -102,6 +103,7 @@ struct Workspace {
       take(bits, 2 * rows * static_cast<Index>(sizeof(std::uint64_t)));
       take(ends, 2 * rows * static_cast<Index>(sizeof(Index)));
       take(added, shape.adds ? 2 * rows * kTileTokens * 4 : 0);
+      take(added_of, shape.adds ? 2 * rows * static_cast<Index>(sizeof(const float*)) : 0);
       take(weights, rows * kTileTokens * 4);
       take(tile_sums, rows * kMaxLanes * 4);
       take(wide_keys, kTileTokens * dk * 4);
@@ -114,9 +116,6 @@ struct Workspace {
     if (!shape.masks) mask_rows = nullptr;
     if (!shape.adds) added = nullptr;
   }
-
-  /// For the outputs of up to 64 rows, until values_copy is needed.
-  float* saved_sums() const { return static_cast<float*>(values_copy); }
 
   /// The memory of KV head i of the item: its own rows, the same tile.
   Workspace head(Index i) const {

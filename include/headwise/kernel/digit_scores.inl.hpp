@@ -54,6 +54,7 @@ HEADWISE_INLINE M digit_score_rows(const ScoreArgs& args, const SoftmaxState* so
 template <class Codes>
 bool digit_scores(const ScoreArgs& args, const SoftmaxState* softmax) {
   if (softmax) clear_tile_sums(*softmax, args.rows);
+  if (args.visible) deliver_unseen(args, softmax);
   Index groups = 0;
   for (Index row = 0; row < args.rows; row += digit_rows_at_once(args.rows - row, args.rows)) ++groups;
   constexpr Index tokens = kDigitScoreVectors * kLanes;

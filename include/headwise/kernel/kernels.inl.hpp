@@ -50,8 +50,10 @@ constexpr TileKernels make_kernels() {
   table.lanes = kLanes;
   table.row_products = row_products;
   table.prepare_row = prepare_row;
+  table.prepare_added = prepare_added;
   table.finish_row = finish_row;
   table.blend = blend;
+  table.all_numbers = all_numbers;
   table.softcap = softcap_scores;
   table.scale_scores = scale_scores;
   table.exp2_difference = exp2_difference;

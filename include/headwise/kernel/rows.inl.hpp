@@ -35,6 +35,30 @@ inline void prepare_row(const void* q, Storage storage, Index dim, Index padded,
     store_element(row, pairs ? Storage::bf16 : Storage::f32, d, d < dim ? load_element(q, storage, d) * factor : 0.0f);
 }
 
+inline AddedKinds prepare_added(const void* numbers, Storage storage, Index tokens, const AddedScale& scale,
+                                float* added) {
+  AddedKinds kinds{0, false, false};
+  M some = none(), beyond = none();
+  for (Index t = 0; t < kTileTokens; t += kLanes) {
+    F x;
+    if (t + kLanes <= tokens) {
+      x = load_as_f32(numbers, storage, t);
+    } else {
+      for (Index j = t; j < t + kLanes; ++j) added[j] = j < tokens ? load_element(numbers, storage, j) : 0.0f;
+      x = load(added + t);
+    }
+    const M seen = not_le(x, splat(-std::numeric_limits<float>::infinity()));
+    const F size = max(x, -x);
+    some = some | (seen & not_le(size, zero()));
+    beyond = beyond | (seen & not_le(size, splat(scale.most)));
+    kinds.seen |= bits_of(seen) << t;
+    store(added + t, x * splat(scale.factor));
+  }
+  kinds.some = any(some);
+  kinds.beyond = any(beyond);
+  return kinds;
+}
+
 inline void finish_row(const float* sums, Index dim, float factor, void* out, Storage storage) {
   Index d = 0;
   for (; d + kLanes <= dim; d += kLanes) {

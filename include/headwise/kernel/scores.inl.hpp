@@ -107,6 +107,35 @@ HEADWISE_INLINE void transform(F (&s)[MR][NV], const ScoreTransform& how, float*
       HEADWISE_UNROLL for (int j = 0; j < NV; ++j) s[i][j] = fma(load(bias + j * kLanes), factor, s[i][j]);
     }
   }
+  if (how.added) {
+    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) s[i][j] =
+        s[i][j] + load(how.added[row + i] + token + j * kLanes);
+  }
+}
+
+/// deliver, of rows that do not see all.
+template <int MR, int NV>
+HEADWISE_INLINE M deliver_seen(const F (&s)[MR][NV], const ScoreArgs& args, const SoftmaxState* softmax, Index row,
+                               Index token) {
+  M over = none();
+  HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) {
+    const Index r = row + i, t = token + j * kLanes;
+    const M seen = lanes_of(args.visible[r], t);
+    if (args.transform || !softmax)
+      store(args.scores + r * kTileTokens + t, select(seen, s[i][j], splat(-std::numeric_limits<float>::infinity())));
+    if (softmax) over = over | weigh(s[i][j], splat(softmax->max[r]), *softmax, r, t, seen);
+  }
+  return over;
+}
+
+/// What of the rows lies behind their ends, before register tiles that meet some of it.
+HEADWISE_INLINE void deliver_unseen(const ScoreArgs& args, const SoftmaxState* softmax) {
+  for (Index r = 0; r < args.rows; ++r)
+    for (Index t = (args.ends ? args.ends[r] : args.tokens) / kLanes * kLanes; t < kTileTokens; t += kLanes) {
+      if (args.transform || !softmax)
+        store(args.scores + r * kTileTokens + t, splat(-std::numeric_limits<float>::infinity()));
+      if (softmax) store_weight(*softmax, r * kTileTokens + t, zero());
+    }
 }
 
 /// Finished scores of MR rows are transformed, and written or weighed: transformed ones both, in case of a `rescale`.
@@ -114,6 +143,7 @@ template <int MR, int NV>
 HEADWISE_INLINE M deliver(F (&s)[MR][NV], const ScoreArgs& args, const SoftmaxState* softmax, Index row, Index token) {
   float* const at = args.scores + row * kTileTokens + token;
   if (args.transform) transform<MR, NV>(s, *args.transform, at, row, token);
+  if (args.visible) return deliver_seen<MR, NV>(s, args, softmax, row, token);
   if (args.transform || !softmax) {
     HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j)
         store(at + i * kTileTokens + j * kLanes, s[i][j]);
@@ -146,6 +176,7 @@ template <class Step>
 bool scores(const ScoreArgs& args, const SoftmaxState* softmax) {
   constexpr int NV = kScoreVectors;
   if (softmax) clear_tile_sums(*softmax, args.rows);
+  if (args.visible) deliver_unseen(args, softmax);
   Index groups = 0;
   for (Index row = 0; row < args.rows; row += score_rows_at_once<Step>(args.rows - row, args.rows)) ++groups;
   const Index tokens = ScoreSpan::tokens_for(args.rows);

@@ -22,14 +22,24 @@ HEADWISE_INLINE void store_weight(const SoftmaxState& state, Index at, F p) {
   store(static_cast<float*>(state.weights) + at, p);
 }
 
-/// One vector of scores of a row: its weights are stored and added to `tile_sum`; returns the lanes that exceed the
-/// lazy range or are NaN.
-HEADWISE_INLINE M weigh(F score, F max, const SoftmaxState& state, Index row, Index token) {
-  const F x = score - max, p = exp2(x);
+HEADWISE_INLINE void add_weight(const SoftmaxState& state, Index row, Index token, F p) {
   float* sum = state.tile_sum + row * kMaxLanes;
   store(sum, load(sum) + p);
   store_weight(state, row * kTileTokens + token, p);
+}
+
+/// One vector of scores of a row: its weights are stored and added to `tile_sum`; returns the lanes that exceed the
+/// lazy range or are NaN.
+HEADWISE_INLINE M weigh(F score, F max, const SoftmaxState& state, Index row, Index token) {
+  const F x = score - max;
+  add_weight(state, row, token, exp2(x));
   return not_le(x, splat(kLazyRange));
+}
+/// The same where lanes that are not `seen` have weight 0, whatever their scores and the row's max are.
+HEADWISE_INLINE M weigh(F score, F max, const SoftmaxState& state, Index row, Index token, M seen) {
+  const F x = score - max;
+  add_weight(state, row, token, select(seen, exp2(x), zero()));
+  return seen & not_le(x, splat(kLazyRange));
 }
 
 HEADWISE_INLINE void clear_tile_sums(const SoftmaxState& state, Index rows) {

@@ -60,7 +60,7 @@ struct ScoreRowInfo {
   const float* bias;  // a relative bias by distance key − position
 };
 
-/// softcap → ALiBi → relative bias, of the scores of rows that meet a tile.
+/// softcap → ALiBi → relative bias → what a mask adds, of the scores of rows that meet a tile.
 struct ScoreTransform {
   /// TileKernels::softcap.
   void (*softcap)(const ScoreTransform&, float* scores, Index rows, Index tokens);
@@ -70,7 +70,18 @@ struct ScoreTransform {
   bool bias;               // adds bias[key − position]·bias_factor; a tile's first distance is clamped to these:
   Index bias_begin, bias_end;
   float bias_factor;
-  Index first;  // position of the tile's first token
+  Index first;                          // position of the tile's first token
+  const float* const* added = nullptr;  // [rows] of [64] that are added to the scores at last; null: nothing is
+};
+
+/// How numbers that a mask adds become those of scores, and what a tile's of a row are.
+struct AddedScale {
+  float factor, most;  // on magnitudes up to `most`
+};
+struct AddedKinds {
+  std::uint64_t seen;  // bit t: number t is not −inf
+  bool some;           // one of those is not 0
+  bool beyond;         // or is beyond `most`, or NaN
 };
 
 /// Rows that meet one K tile.
@@ -84,6 +95,9 @@ struct ScoreArgs {
   const Index* ends;  // [rows] or null: instead of `tokens`, of each row; never falling
   AheadArgs ahead;
   const ScoreTransform* transform = nullptr;  // of the scores, before anything else is done with them; null: none
+  /// [rows] or null: all. Bit t: whether a row sees token t. All 64 scores of every row are written then, −inf where it does
+  /// not, whatever was computed there; bits behind `ends` are 0.
+  const std::uint64_t* visible = nullptr;
 };
 
 /// Online softmax over the tiles of a row, rescaled lazily: weights are 2^(score − max) with `max` the first visible
@@ -148,13 +162,16 @@ struct TileKernels {
   /// queries: `dim` elements of `storage` (dense), times `factor`, to [padded] of `operand`, zero-padded.
   void (*prepare_row)(const void* q, Storage storage, Index dim, Index padded, float factor, Operand operand,
                       void* row);
+  /// numbers: `tokens` (0 … 64) elements of `storage` (dense), times the factor, to [64], 0 behind.
+  AddedKinds (*prepare_added)(const void* numbers, Storage storage, Index tokens, const AddedScale& scale,
+                              float* added);
   /// output row: `dim` sums times `factor`, rounded to `storage`.
   void (*finish_row)(const float* sums, Index dim, float factor, void* out, Storage storage);
 
-  /// Scores of a tile, transformed. Without a softmax they are written, for a mask. With one, of a whole visible tile, only
-  /// their weights are (with a transform, the scores as well), made while the next block of keys loads; returns whether some row needs `rescale`: then
-  /// `sum` is not updated yet and the scores are to be had by another call. Weights for bf16 pairs come of keys in pairs
-  /// only (`fuses`).
+  /// Scores of a tile, transformed. Without a softmax they are written. With one only their weights are (with a transform,
+  /// the scores as well), made while the next block of keys loads, of all keys or of the visible ones, others 0; returns
+  /// whether some row needs `rescale`: then `sum` is not updated yet and the scores are to be had by another call. Weights
+  /// for bf16 pairs come of keys in pairs only (`fuses`).
   bool (*scores[kStorages])(const ScoreArgs&, const SoftmaxState* softmax);
   /// Softmax of scores in memory, hidden ones −inf; the same arithmetic and the same return.
   bool (*softmax)(const float* scores, Index rows, const SoftmaxState&);
@@ -181,6 +198,8 @@ struct TileKernels {
   void (*pack_values[kStorages])(const char* const* rows, Index tokens, Index value_dim, void* tile);
   /// Whether a V tile (value_dim padded) holds neither infinity nor NaN.
   bool (*all_finite[kStorages])(const void* values, Index value_dim);
+  /// The same of `count` (a multiple of 16) floats.
+  bool (*all_numbers)(const float* x, Index count);
 
   /// The softcap of a transform, of rows × tokens (whole vectors) of scores, rows 64 apart.
   void (*softcap)(const ScoreTransform&, float* scores, Index rows, Index tokens);

@@ -43,25 +43,39 @@ void widen_values(const void* tile, Index value_dim, float* out) {
   }
 }
 
-/// 0·x is 0 for finite x and NaN otherwise.
+/// Whether numbers that were probed are finite: 0·x is ±0 for finite x and NaN otherwise, and their bits together are as
+/// well. Bits are gathered because a chain of additions would wait for each.
+class FiniteProbe {
+ public:
+  HEADWISE_INLINE void add(F x) { bits_ |= (I)(x * zero()); }
+  HEADWISE_INLINE bool all_finite() const { return !any(not_le((F)bits_, zero())); }
+
+ private:
+  I bits_{};
+};
+
+inline bool all_numbers(const float* x, Index count) {
+  FiniteProbe probe;
+  for (Index i = 0; i < count; i += kLanes) probe.add(load(x + i));
+  return probe.all_finite();
+}
+
 template <class Step>
 bool all_finite(const void* values, Index value_dim) {
   const auto* in = static_cast<const char*>(values);
   const Index count = kTileTokens * padded_value_dim(value_dim) / Step::kKappa;
+  FiniteProbe probe;
   if constexpr (Step::kScaled) {
     // numbers are finite where their scale is
     const char* scales = in + value_code_bytes(Step::kStorage, value_dim);
-    F probe = zero();
     for (Index i = 0; i < kTileTokens * scales_per_token(Step::kStorage, value_dim); i += kLanes)
-      probe = fma(load_bf16(scales + 2 * i), zero(), probe);
-    return !any(not_le(probe, zero()));
+      probe.add(load_bf16(scales + 2 * i));
   } else {
-    F probe = zero();
     for (Index i = 0; i < count; i += kLanes) {
       F v[Step::kKappa];
       Step::load_elements(in + i * Step::kLaneBytes, v);
-      HEADWISE_UNROLL for (int e = 0; e < Step::kKappa; ++e) probe = fma(v[e], zero(), probe);
+      HEADWISE_UNROLL for (int e = 0; e < Step::kKappa; ++e) probe.add(v[e]);
     }
-    return !any(not_le(probe, zero()));
   }
+  return probe.all_finite();
 }

@@ -3,10 +3,12 @@
 
 #include <concepts>
 #include <cstdint>
+#include <type_traits>
 
 #include "headwise/core/index.hpp"
 #include "headwise/core/tile_layout.hpp"
 #include "headwise/score/tile_word.hpp"
+#include "headwise/simd/region.hpp"
 
 namespace headwise {
 
@@ -17,9 +19,41 @@ struct MaskTile {
   Index keys;       ///< 1 … 64 that exist
 };
 
+namespace detail {
+
+template <class F>
+concept SeesByWord = std::is_invocable_v<const F&, const MaskTile&>;
+template <class F>
+concept SeesByHead = SeesByWord<F> || std::is_invocable_v<const F&, Index, Index, Index, Index>;
+
+using MaskThunk = std::uint64_t (*)(const void* self, const MaskTile& tile);
+
+#if defined(__x86_64__) && !defined(HEADWISE_NATIVE_ONLY)
+#define HEADWISE_MASK_THUNKS
+namespace masks_sse2 {
+#include "headwise/score/mask_thunk.inl.hpp"
+}
+HEADWISE_REGION_BEGIN("avx2,fma")
+namespace masks_avx2 {
+#include "headwise/score/mask_thunk.inl.hpp"
+}
+HEADWISE_REGION_END
+HEADWISE_REGION_BEGIN("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")
+namespace masks_avx512 {
+#include "headwise/score/mask_thunk.inl.hpp"
+}
+HEADWISE_REGION_END
+#else
+namespace masks_native {
+#include "headwise/score/mask_thunk.inl.hpp"
+}
+#endif
+
+}  // namespace detail
+
 /// The caller's own mask: a callable object that says which keys a query sees, beside what the other options say. It is
-/// compiled where this is made, with the loop over a tile's keys around it, and called through one pointer per row and
-/// tile. Refers to the callable, which must live during the call, or as long as a plan of it.
+/// compiled where this is made, with the loop over a tile's keys around it, for every ISA that the kernels have, and called
+/// through one pointer per row and tile. Refers to the callable, which must live during the call, or as long as a plan of it.
 ///
 /// One of:
 ///   bool(Index sequence, Index head, Index query, Index key)
@@ -33,47 +67,31 @@ class MaskFunction {
   template <class F>
     requires std::predicate<const F&, Index, Index, Index, Index> || std::predicate<const F&, Index, Index, Index> ||
                  std::same_as<std::invoke_result_t<const F&, const MaskTile&>, std::uint64_t>
-  explicit MaskFunction(const F& function) : function_(&function), call_(&call<F>), by_head_(kByHead<F>) {}
+  explicit MaskFunction(const F& function) : function_(&function), by_head_(detail::SeesByHead<F>) {
+#if defined(HEADWISE_MASK_THUNKS)
+    of_4_lanes_ = detail::masks_sse2::see_row<F>;
+    of_8_lanes_ = detail::masks_avx2::see_row<F>;
+    of_16_lanes_ = detail::masks_avx512::see_row<F>;
+#else
+    of_4_lanes_ = of_8_lanes_ = of_16_lanes_ = detail::masks_native::see_row<F>;
+#endif
+  }
   template <class F>
     requires(!std::same_as<F, MaskFunction>)
   explicit MaskFunction(const F&& function) = delete;  // it would not live
 
   /// The keys of a tile that a row sees.
-  std::uint64_t operator()(const MaskTile& tile) const { return call_(function_, tile); }
+  std::uint64_t operator()(const MaskTile& tile) const { return of_4_lanes_(function_, tile); }
+  /// The same, with the instructions of an ISA of so many lanes of f32: 4, 8 or 16.
+  std::uint64_t operator()(int lanes, const MaskTile& tile) const {
+    return (lanes == 16 ? of_16_lanes_ : lanes == 8 ? of_8_lanes_ : of_4_lanes_)(function_, tile);
+  }
   /// Whether heads may see different keys.
   bool by_head() const { return by_head_; }
 
  private:
-  template <class F>
-  static constexpr bool kByWord = std::is_invocable_r_v<std::uint64_t, const F&, const MaskTile&>;
-  template <class F>
-  static constexpr bool kByHead = kByWord<F> || std::is_invocable_v<const F&, Index, Index, Index, Index>;
-
-  template <class F>
-  static std::uint64_t call(const void* object, const MaskTile& tile) {
-    const F& function = *static_cast<const F*>(object);
-    if constexpr (kByWord<F>) {
-      return function(tile);
-    } else {
-      // bytes first: compilers make vectors of the loop
-      alignas(kTileAlignment) std::uint8_t seen[kTileTokens] = {};
-      const MaskTile at = tile;  // a copy: nothing that a function does can change it
-      const auto sees = [&](Index j) -> std::uint8_t {
-        if constexpr (kByHead<F>)
-          return static_cast<bool>(function(at.sequence, at.head, at.query, at.first_key + j));
-        else
-          return static_cast<bool>(function(at.sequence, at.query, at.first_key + j));
-      };
-      if (at.keys == kTileTokens)
-        for (Index j = 0; j < kTileTokens; ++j) seen[j] = sees(j);
-      else
-        for (Index j = 0; j < at.keys; ++j) seen[j] = sees(j);
-      return detail::word_of_bytes(seen);
-    }
-  }
-
   const void* function_;
-  std::uint64_t (*call_)(const void*, const MaskTile&);
+  detail::MaskThunk of_4_lanes_, of_8_lanes_, of_16_lanes_;
   bool by_head_;
 };
 

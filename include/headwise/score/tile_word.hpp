@@ -39,6 +39,18 @@ inline std::uint64_t word_of_bytes(const void* bytes) {
   return word;
 }
 
+/// The same of bytes that are 0 or 1.
+inline std::uint64_t word_of_flags(const std::uint8_t* flags) {
+  constexpr std::uint64_t kGather = 0x0102040810204080;
+  std::uint64_t word = 0;
+  for (int i = 0; i < 8; ++i) {
+    std::uint64_t x;
+    std::memcpy(&x, flags + 8 * i, sizeof x);
+    word |= (x * kGather) >> 56 << (8 * i);
+  }
+  return word;
+}
+
 /// 64 bits from bit `offset` on of `count` words, whose bits before 0 are 1 and behind the end 0.
 inline std::uint64_t word_at(const std::uint64_t* words, Index count, Index offset) {
   const auto at = [&](Index i) { return i < count ? words[i] : 0; };

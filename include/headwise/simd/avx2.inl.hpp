@@ -28,8 +28,13 @@ HEADWISE_INLINE F max(F a, F b) { return (F)_mm256_max_ps((__m256)a, (__m256)b);
 HEADWISE_INLINE F min(F a, F b) { return (F)_mm256_min_ps((__m256)a, (__m256)b); }
 HEADWISE_INLINE F reciprocal(F x) { return splat(1.0f) / x; }
 HEADWISE_INLINE M none() { return M{}; }
+HEADWISE_INLINE M lanes_of(const std::uint64_t& word, Index first) {
+  const I each = {1, 2, 4, 8, 16, 32, 64, 128};
+  return ((I)_mm256_set1_epi8(reinterpret_cast<const char*>(&word)[first / 8]) & each) == each;
+}
 HEADWISE_INLINE M not_le(F a, F b) { return (M)_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_NLE_UQ); }
 HEADWISE_INLINE F select(M m, F a, F b) { return (F)(((I)a & (I)m) | ((I)b & ~(I)m)); }
+HEADWISE_INLINE std::uint64_t bits_of(M m) { return static_cast<std::uint32_t>(_mm256_movemask_ps((__m256)m)); }
 HEADWISE_INLINE bool any(M m) { return _mm256_movemask_ps((__m256)m) != 0; }
 HEADWISE_INLINE float reduce_add(F v) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));

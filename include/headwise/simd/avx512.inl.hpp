@@ -16,6 +16,7 @@ typedef std::uint32_t U __attribute__((vector_size(64)));
 struct M {
   __mmask16 bits;
   friend HEADWISE_INLINE M operator|(M a, M b) { return {static_cast<__mmask16>(a.bits | b.bits)}; }
+  friend HEADWISE_INLINE M operator&(M a, M b) { return {static_cast<__mmask16>(a.bits & b.bits)}; }
 };
 
 HEADWISE_INLINE F load(const float* p) { return (F)_mm512_loadu_ps(p); }
@@ -33,8 +34,14 @@ HEADWISE_INLINE F reciprocal(F x) {
   return fma(y, fma(-x, y, splat(1.0f)), y);
 }
 HEADWISE_INLINE M none() { return {0}; }
+HEADWISE_INLINE M lanes_of(const std::uint64_t& word, Index first) {
+  M m;
+  std::memcpy(&m.bits, reinterpret_cast<const char*>(&word) + first / 8, sizeof m.bits);
+  return m;
+}
 HEADWISE_INLINE M not_le(F a, F b) { return {_mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NLE_UQ)}; }
 HEADWISE_INLINE F select(M m, F a, F b) { return (F)_mm512_mask_blend_ps(m.bits, (__m512)b, (__m512)a); }
+HEADWISE_INLINE std::uint64_t bits_of(M m) { return m.bits; }
 HEADWISE_INLINE bool any(M m) { return m.bits != 0; }
 
 typedef float Half8 __attribute__((vector_size(32)));

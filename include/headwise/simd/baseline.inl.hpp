@@ -23,8 +23,13 @@ HEADWISE_INLINE F max(F a, F b) { return (F)_mm_max_ps((__m128)a, (__m128)b); }
 HEADWISE_INLINE F min(F a, F b) { return (F)_mm_min_ps((__m128)a, (__m128)b); }
 HEADWISE_INLINE F reciprocal(F x) { return splat(1.0f) / x; }
 HEADWISE_INLINE M none() { return M{}; }
+HEADWISE_INLINE M lanes_of(const std::uint64_t& word, Index first) {
+  const I each = {1, 2, 4, 8};
+  return ((I{} + static_cast<std::int32_t>(word >> first & 15)) & each) == each;
+}
 HEADWISE_INLINE M not_le(F a, F b) { return (M)_mm_cmpnle_ps((__m128)a, (__m128)b); }
 HEADWISE_INLINE F select(M m, F a, F b) { return (F)(((I)a & (I)m) | ((I)b & ~(I)m)); }
+HEADWISE_INLINE std::uint64_t bits_of(M m) { return static_cast<std::uint32_t>(_mm_movemask_ps((__m128)m)); }
 HEADWISE_INLINE bool any(M m) { return _mm_movemask_ps((__m128)m) != 0; }
 HEADWISE_INLINE float reduce_add(F v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 HEADWISE_INLINE float reduce_max(F v) {

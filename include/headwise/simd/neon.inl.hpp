@@ -27,8 +27,13 @@ HEADWISE_INLINE F max(F a, F b) { return (F)vmaxq_f32((float32x4_t)a, (float32x4
 HEADWISE_INLINE F min(F a, F b) { return (F)vminq_f32((float32x4_t)a, (float32x4_t)b); }
 HEADWISE_INLINE F reciprocal(F x) { return splat(1.0f) / x; }
 HEADWISE_INLINE M none() { return M{}; }
+HEADWISE_INLINE M lanes_of(const std::uint64_t& word, Index first) {
+  const I each = {1, 2, 4, 8};
+  return ((I{} + static_cast<std::int32_t>(word >> first & 15)) & each) == each;
+}
 HEADWISE_INLINE M not_le(F a, F b) { return ~(M)vcleq_f32((float32x4_t)a, (float32x4_t)b); }
 HEADWISE_INLINE F select(M m, F a, F b) { return (F)(((I)a & (I)m) | ((I)b & ~(I)m)); }
+HEADWISE_INLINE std::uint64_t bits_of(M m) { return vaddvq_u32((uint32x4_t)((U)m & U{1, 2, 4, 8})); }
 HEADWISE_INLINE bool any(M m) { return vmaxvq_u32((uint32x4_t)m) != 0; }
 HEADWISE_INLINE float reduce_add(F v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 HEADWISE_INLINE float reduce_max(F v) { return vmaxvq_f32((float32x4_t)v); }

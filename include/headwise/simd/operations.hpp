@@ -7,7 +7,9 @@
 //   kIsa                           the Isa
 //   kLanes                         f32 lanes of a vector: 4, 8 or 16
 //   F, I, U                        vector of kLanes float, std::int32_t, std::uint32_t
-//   M, none(), a | b, any(m)       lane mask
+//   M, none(), a | b, a & b, any(m)  lane mask
+//   lanes_of(word, first)          M: bits first … first + kLanes − 1 of a word of 64, `first` a multiple of kLanes
+//   bits_of(m)                     the same the other way, as the lowest bits of an std::uint64_t
 //   load(p) store(p, v)            kLanes floats, unaligned
 //   load_bits(p)                   kLanes 32-bit words, unaligned
 //   load_f16(p)                    kLanes binary16 → F            store_f16(p, v)   rounds to nearest even
