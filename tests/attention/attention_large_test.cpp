@@ -3,9 +3,9 @@
 #include <new>
 
 #include "tests/attention/run.hpp"
+#include "tests/support/reserved.hpp"
 
 #if defined(__linux__)
-#include <sys/mman.h>
 
 namespace headwise {
 namespace {
@@ -13,25 +13,6 @@ namespace {
 using namespace testing;
 
 constexpr Index kApart = (Index{1} << 31) + 64;  // elements between two neighbours
-
-/// Address space without memory behind it until it is touched.
-class Reserved {
- public:
-  explicit Reserved(Index bytes)
-      : bytes_(static_cast<std::size_t>(bytes)),
-        data_(mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {}
-  ~Reserved() {
-    if (*this) munmap(data_, bytes_);
-  }
-  Reserved(const Reserved&) = delete;
-  Reserved& operator=(const Reserved&) = delete;
-  explicit operator bool() const { return data_ != MAP_FAILED; }
-  float* data() const { return static_cast<float*>(data_); }
-
- private:
-  std::size_t bytes_;
-  void* data_;
-};
 
 /// A view [1][tokens][heads][dim] of reserved memory in which tokens or heads lie kApart from each other, and its copy
 /// of packed numbers.

@@ -83,10 +83,10 @@ class CheckedSource {
   TokenRange kept(Index b) const {
     const Index tokens = num_tokens(b);
     const TokenRange kept = source_.kept(source_.self, b);
-    require_index(kept.end == tokens && kept.sinks >= 0 && kept.sinks <= tokens && kept.begin >= 0 &&
-                      kept.begin <= tokens,
-                  "kept tokens (sinks ", kept.sinks, ", begin ", kept.begin, ", end ", kept.end, ") of sequence ", b,
-                  " must lie within its ", tokens, " tokens and end with them");
+    require_index(
+        kept.end == tokens && kept.sinks >= 0 && kept.sinks <= tokens && kept.begin >= 0 && kept.begin <= tokens,
+        "kept tokens (sinks ", kept.sinks, ", begin ", kept.begin, ", end ", kept.end, ") of sequence ", b,
+        " must lie within its ", tokens, " tokens and end with them");
     return kept;
   }
   Index shared_tokens(Index a, Index b) const {

@@ -56,7 +56,8 @@ inline void finish_rows(const Problem& call, const TileKernels& kernels, const W
   for (Index r = 0; r < item.rows; ++r) {
     const auto [sequence, token] = call.place_of(item.sequence, range.token(r));
     const Index head = heads[range.head_in_group(r)];
-    const float sink = sinks.empty() ? -std::numeric_limits<float>::infinity() : checked_at(sinks, head, "head of sink_logits");
+    const float sink =
+        sinks.empty() ? -std::numeric_limits<float>::infinity() : checked_at(sinks, head, "head of sink_logits");
     const FinishedRow finish = finished(result.max[r], result.sum[r], sink, stretched);
     if (result.max[r] == -std::numeric_limits<float>::infinity())
       std::fill_n(result.output + r * value_dim, value_dim, 0.0f);  // of no segment

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: MIT
+# cmake -D CHECKED=<program> -D PLAIN=<program> -P compare_bits.cmake: both print the same lines, and some.
+cmake_policy(VERSION 3.25)
+foreach(mode CHECKED PLAIN)
+  execute_process(COMMAND ${${mode}} OUTPUT_VARIABLE lines_of_${mode} COMMAND_ERROR_IS_FATAL ANY)
+endforeach()
+string(REGEX MATCHALL "[^\n]+" checked "${lines_of_CHECKED}")
+string(REGEX MATCHALL "[^\n]+" plain "${lines_of_PLAIN}")
+list(LENGTH checked count)
+if(count LESS 2 OR NOT "checked" IN_LIST checked OR "checked" IN_LIST plain)
+  message(FATAL_ERROR "no lines, or not of the modes they should be of:\n${lines_of_CHECKED}${lines_of_PLAIN}")
+endif()
+list(REMOVE_ITEM checked "checked")
+list(REMOVE_ITEM plain "plain" "checked")
+if(NOT checked STREQUAL plain)
+  message(FATAL_ERROR "checked mode gives other bits:\n${lines_of_CHECKED}\n${lines_of_PLAIN}")
+endif()
+message(STATUS "the same bits in ${count} lines")
