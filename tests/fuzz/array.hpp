@@ -33,6 +33,8 @@ decltype(auto) with_type(Storage storage, F&& f) {
 /// at an odd address; whatever is no element is 0xff, which is NaN in every type.
 class Array {
  public:
+  /// Of nothing.
+  Array() = default;
   Array(Storage storage, Index sequences, Index tokens, Index heads, Index dim, Layout layout)
       : storage_(storage), sequences_(sequences), tokens_(tokens), heads_(heads), dim_(dim) {
     switch (layout) {
@@ -101,8 +103,8 @@ class Array {
     return b * strides_.sequence + t * strides_.token + h * strides_.head + d * strides_.dim;
   }
 
-  Storage storage_;
-  Index sequences_, tokens_, heads_, dim_;
+  Storage storage_ = Storage::f32;
+  Index sequences_ = 0, tokens_ = 0, heads_ = 0, dim_ = 0;
   Strides strides_;
   std::size_t size_ = 0;
   std::unique_ptr<unsigned char[]> bytes_;

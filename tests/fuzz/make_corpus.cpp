@@ -10,6 +10,7 @@
 
 #include "llama/file/gguf_parser.hpp"
 #include "llama/file/gguf_writer.hpp"
+#include "tests/fuzz/attention/options.hpp"
 #include "tests/fuzz/restore/caches.hpp"
 #include "tests/fuzz/restore/file.hpp"
 
@@ -25,19 +26,31 @@ void write(const std::filesystem::path& path, const std::string& bytes) {
   if (!file.flush()) std::fprintf(stderr, "%s cannot be written\n", path.c_str());
 }
 
-/// Calls of any kind: bytes of shape and data, then a few options.
+/// Calls of any kind: bytes of shape and data, then a few options. First of any options, then of each one and some others.
 void write_attention(const std::filesystem::path& folder) {
-  constexpr int kInputs = 48, kShapeBytes = 23, kOptions = 21, kOptionBytes = 8;
+  constexpr int kInputs = 48, kShapeBytes = 23, kOptionBytes = 8;
   std::mt19937 random(1);
   const auto byte = [&](unsigned below) { return static_cast<char>(random() % below); };
-  for (int number = 0; number < kInputs; ++number) {
+  const auto shape = [&] {
     std::string input;
     for (int i = 0; i < kShapeBytes; ++i) input += byte(256);
-    for (int options = number % 7; options > 0; --options) {
-      input += byte(kOptions);
-      for (unsigned i = random() % kOptionBytes; i > 0; --i) input += byte(256);
-    }
+    return input;
+  };
+  const auto any_option = [&] {
+    std::string option{byte(kNumOptions)};
+    for (unsigned i = random() % kOptionBytes; i > 0; --i) option += byte(256);
+    return option;
+  };
+  for (int number = 0; number < kInputs; ++number) {
+    std::string input = shape();
+    for (int options = number % 7; options > 0; --options) input += any_option();
     write(folder / ("call" + std::to_string(number)), input);
+  }
+  for (int option = 0; option < kNumOptions; ++option) {
+    std::string input = shape() + static_cast<char>(option);
+    for (int i = 0; i < 2 * kOptionBytes; ++i) input += byte(200);  // seldom what is impossible
+    for (int options = option % 4; options > 0; --options) input += any_option();
+    write(folder / ("option" + std::to_string(option)), input);
   }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "tests/fuzz/attention/call.hpp"
+#include "tests/fuzz/attention/options.hpp"
 
 namespace headwise::fuzz {
 
@@ -93,7 +93,7 @@ void read_route(Bytes& bytes, Call& call) {
   const auto isas = available_isas();
   call.isa = isas[bytes.byte() % isas.size()];
   call.source = static_cast<Source>(bytes.byte() % kSources);
-  const bool of_caller = call.source == Source::rows || call.source == Source::blocks;
+  const bool of_caller = call.of_caller();
   const int types = of_caller ? 3 : kStorages;
   const int storages = bytes.byte(), elements = bytes.byte(), layouts = bytes.byte(), flags = bytes.byte();
   call.keys = static_cast<Storage>(storages % types);
@@ -165,13 +165,20 @@ void read_call(Bytes bytes, Call& call) {
   for (int i = 0; i < kMostOptions && !bytes.empty(); ++i) read_option(bytes, call);
 
   // what only all of them together tell
+  for (const auto& finish : call.at_end) finish(call);
   call.impossible_if(call.num_heads % call.num_kv_heads != 0 && !call.map);
   call.impossible_if(!call.boundaries.empty() && call.map_of_call);
   call.impossible_if(!call.query_offsets.empty() && !call.query_lengths.empty());
   Options& options = call.options;
   options.alibi_slopes = call.slopes;
+  options.sink_logits = call.sink_logits;
   options.relative_bias = call.bias ? &*call.bias : nullptr;
   options.key_lengths = call.key_lengths;
+  options.key_starts = call.key_starts;
+  options.prefix_lengths = call.prefix_lengths;
+  options.query_norm = call.query_norm ? &*call.query_norm : nullptr;
+  options.query_rope = call.query_rope ? &*call.query_rope : nullptr;
+  options.query_positions = call.query_positions;
   options.query_lengths = call.query_lengths;
   options.query_offsets = call.query_offsets;
   options.group_boundaries = call.boundaries;

@@ -11,7 +11,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   Call call;
   try {
     read_call(Bytes({data, size}), call);
-    const Results results = run(call);
+    const AllResults results = run(call);
     expect(call.verdict != Verdict::impossible, "an impossible call was made");
     check_results(call, results);
   } catch (const std::invalid_argument& error) {

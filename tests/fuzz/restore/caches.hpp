@@ -9,7 +9,7 @@
 
 namespace headwise::fuzz {
 
-inline constexpr int kCaches = 7;
+inline constexpr int kCaches = 9;
 
 /// A cache of two sequences that differ in how a file may fit it.
 struct CacheKind {
@@ -42,6 +42,13 @@ inline CacheKind cache_kind(int number) {
               .paged = true,
               .hadamard = true,
               .channel_scales = true};
+    case 7:
+      return {.layers = {{1, 8, 6, 0, 0, true}}, .keys = Storage::int8, .growing = true};
+    case 8:
+      return {.layers = {{1, 8}, {1, 5, 5, 0, 0, true}},
+              .sharing = KvSharing::none(2),
+              .keys = Storage::bf16,
+              .paged = true};
     default:
       return {.layers = {{1, 5, 3, 30}},
               .keys = Storage::f16,
@@ -91,8 +98,11 @@ void append_tokens(C& cache, const Id& id, Index tokens, float first) {
     std::vector<float> rows(
         static_cast<std::size_t>(tokens * shape.num_kv_heads * std::max(shape.head_dim, shape.value_dim)));
     for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = first + 0.125f * static_cast<float>(i % 19);
-    cache.append(layer, id, View<const float>(rows.data(), tokens, shape.num_kv_heads, shape.head_dim),
-                 View<const float>(rows.data(), tokens, shape.num_kv_heads, shape.value_dim));
+    const View<const float> k(rows.data(), tokens, shape.num_kv_heads, shape.head_dim);
+    if (shape.values_in_keys)
+      cache.append(layer, id, k);
+    else
+      cache.append(layer, id, k, View<const float>(rows.data(), tokens, shape.num_kv_heads, shape.value_dim));
   }
 }
 

@@ -52,15 +52,19 @@ class MendedFile {
   std::int64_t tile_bytes(std::int64_t storages) const {
     Index total = 0;
     for (std::size_t at = 40; at < 40 + static_cast<std::size_t>(storages) * 56; at += 56) {
-      std::uint32_t fields[5];
+      std::uint32_t fields[6];
       std::memcpy(fields, bytes_.data() + at, sizeof fields);
       const TokenRange kept{get<std::int64_t>(at + 32), get<std::int64_t>(at + 40), get<std::int64_t>(at + 48)};
       const bool possible = fields[0] < kStorages && fields[1] < kStorages && fields[2] <= 16 && fields[3] >= 1 &&
                             fields[3] <= kMaxHeadDim && fields[4] >= 1 && fields[4] <= kMaxHeadDim && 0 <= kept.sinks &&
                             kept.sinks <= kept.begin && kept.begin <= kept.end && kept.end <= detail::kMaxSavedTokens;
       if (!possible) return -1;
-      const TileFormat format{static_cast<Storage>(fields[0]), static_cast<Storage>(fields[1]), Index{fields[2]},
-                              Index{fields[3]}, Index{fields[4]}};
+      const TileFormat format{static_cast<Storage>(fields[0]),
+                              static_cast<Storage>(fields[1]),
+                              Index{fields[2]},
+                              Index{fields[3]},
+                              Index{fields[4]},
+                              (fields[5] & 4) != 0};
       const Index tiles = detail::SavedTiles(kept).count();
       if (tiles > kMostTileBytes) return -1;
       total += format.bytes() * format.num_kv_heads * tiles;
