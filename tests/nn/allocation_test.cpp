@@ -79,7 +79,7 @@ TEST(MultiHeadAttentionAllocation, DoesNotHappenInLayersThatShareAndRegroup) {
   KvCache<bf16> cache(std::vector<LayerShape>(2, producer.cache_shape()), KvSharing::every(2, 2), 100,
                       {.key_norms = true});
   std::array<Index, 3> boundaries{0, 0, 6};
-  const auto groups = [&](const KvCache<bf16>& kv, Index layer) {
+  const auto groups = [&](const KvCache<>& kv, Index layer) {
     boundaries[1] = kv.key_norm_squares(layer, 0, 0) > kv.key_norm_squares(layer, 0, 1) ? 4 : 2;
     return std::span<const Index>(boundaries);
   };
@@ -89,8 +89,8 @@ TEST(MultiHeadAttentionAllocation, DoesNotHappenInLayersThatShareAndRegroup) {
   long before = 0;
   for (Index t = 0; t < 80; ++t) {
     if (t == 10) before = allocations;
-    producer.forward(x.row(t), cache, 0, y, workspace, groups);
-    borrower.forward(y, cache, 1, y, workspace, groups);
+    producer.forward(x.row(t), cache, 0, y, workspace, {.groups = groups});
+    borrower.forward(y, cache, 1, y, workspace, {.groups = groups});
   }
   EXPECT_EQ(allocations, before);
 }

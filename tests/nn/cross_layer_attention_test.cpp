@@ -168,8 +168,8 @@ TEST(CrossLayerAttention, OfABorrowerTakesGroupsToo) {
   auto cache = model.cache<float>(10);
   model.layers[0].forward(x, cache, 0);
   const auto with = [&](const std::vector<Index>& boundaries) {
-    return model.layers[1].forward(x, cache, 1,
-                                   [&](const KvCache<float>&, Index) { return std::span<const Index>(boundaries); });
+    const auto groups = [&](const KvCache<>&, Index) { return std::span<const Index>(boundaries); };
+    return model.layers[1].forward(x, cache, 1, {.groups = groups});
   };
   EXPECT_EQ(with(halves), model.layers[1].forward(x, cache, 1));
   EXPECT_NE(with(uneven), with(halves));

@@ -40,6 +40,12 @@ TEST(MultiHeadAttentionErrors, NameTheImpossibleOption) {
   expect_error(make({.hidden_size = 64, .num_heads = 4, .window_right = -2}), {"window_right (-2)"});
   expect_error(make({.hidden_size = 64, .num_heads = 4, .softcap = -3.0f}), {"softcap (-3)"});
   expect_error(make({.hidden_size = 64, .num_heads = 4, .alibi_slopes = {1.0f}}), {"alibi_slopes (1", "(4)"});
+  expect_error(make({.hidden_size = 64, .num_heads = 4, .num_sink_tokens = -1}), {"num_sink_tokens (-1)"});
+  expect_error(make({.hidden_size = 64, .num_heads = 4, .chunk_size = 0}), {"chunk_size (0)"});
+  expect_error(make({.hidden_size = 64, .num_heads = 4, .temperature = Temperature{.floor_scale = 0}}),
+               {"floor_scale (0)"});
+  expect_error(make({.hidden_size = 64, .num_heads = 4, .sink_logits = {1.0f, 2.0f}}), {"sink_logits (2", "(4)"});
+  expect_error(make({.hidden_size = 64, .num_heads = 4, .sink_logits = {1, 1, nan, 1}}), {"sink_logits[2] (nan)"});
   const auto bias = std::make_shared<const RelativeBias>(std::vector<float>(3 * 32), 3);
   expect_error(make({.hidden_size = 64, .num_heads = 4, .relative_bias = bias}), {"relative_bias (of 3", "(4)"});
   expect_error(make({.hidden_size = 64, .num_heads = 4, .num_kv_heads = 2, .head_map = HeadMap::contiguous(6, 2)}),

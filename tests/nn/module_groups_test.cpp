@@ -2,7 +2,9 @@
 // Groups of query heads that are decided in each call, when the cache holds the new tokens.
 #include <gtest/gtest.h>
 
+#include <span>
 #include <stdexcept>
+#include <type_traits>
 #include <vector>
 
 #include "headwise/nn/multi_head_attention.hpp"
@@ -31,7 +33,7 @@ TEST(ModuleGroups, AreAskedForOnceWhenTheCacheHoldsTheNewTokens) {
   std::vector<Index> boundaries{0, 2, 4, 6};
   int calls = 0;
   double norm = 0;
-  const auto groups = [&](const KvCache<bf16>& seen, Index layer) {
+  const auto groups = [&](const KvCache<>& seen, Index layer) {
     ++calls;
     EXPECT_EQ(&seen, &cache);
     EXPECT_EQ(layer, 1);
@@ -41,9 +43,9 @@ TEST(ModuleGroups, AreAskedForOnceWhenTheCacheHoldsTheNewTokens) {
     return std::span<const Index>(boundaries);
   };
   const Matrix x = random_matrix(6, 48, 1);
-  module.forward(x, cache, 1, groups);
+  module.forward(x, cache, 1, {.groups = groups});
   EXPECT_EQ(calls, 1);
-  module.forward(x, cache, 1, groups);
+  module.forward(x, cache, 1, {.groups = groups});
   EXPECT_EQ(calls, 2);
   EXPECT_EQ(cache.num_tokens(0), 0);
 }
@@ -56,16 +58,16 @@ TEST(ModuleGroups, GiveTheBitsOfAModuleWithThatHeadMap) {
     mapped.head_map = HeadMap::blocks(sizes);
     const MultiHeadAttention expected = with_weights(mapped);
     const std::vector<Index> boundaries{0, sizes[0], sizes[0] + sizes[1], 6};
-    const auto groups = [&](const KvCache<float>&, Index) { return boundaries; };
+    [[maybe_unused]] const auto groups = [&](const KvCache<>&, Index) { return boundaries; };
     // a vector that is returned lasts for no call, so that is no grouping
-    static_assert(!KvGrouping<decltype(groups), float>);
-    const auto lasting = [&](const KvCache<float>&, Index) { return std::span<const Index>(boundaries); };
+    static_assert(!std::is_convertible_v<decltype((groups)), KvGroups>);
+    const auto lasting = [&](const KvCache<>&, Index) { return std::span<const Index>(boundaries); };
     KvCache<float> a(module.heads(), 100), b(module.heads(), 100);
     Matrix y(70, 48);
     Workspace workspace;
-    module.forward(x, a, 0, y, workspace, lasting);
+    module.forward(x, a, 0, y, workspace, {.groups = lasting});
     EXPECT_EQ(y, expected.forward(x, b));
-    EXPECT_EQ(module.forward(next, a, 0, lasting), expected.forward(next, b));
+    EXPECT_EQ(module.forward(next, a, 0, {.groups = lasting}), expected.forward(next, b));
   }
 }
 
@@ -74,13 +76,14 @@ TEST(ModuleGroups, MayDifferPerSequence) {
   const Matrix x = random_matrix(8, 48, 1);
   KvCache<float> both(module.heads(), 10, {.num_sequences = 2});
   const std::vector<Index> boundaries{0, 1, 2, 6, 0, 3, 3, 6};
-  const Matrix y =
-      module.forward(x, both, 0, [&](const KvCache<float>&, Index) { return std::span<const Index>(boundaries); });
+  const auto all = [&](const KvCache<>&, Index) { return std::span<const Index>(boundaries); };
+  const Matrix y = module.forward(x, both, 0, {.groups = all});
   for (Index b = 0; b < 2; ++b) {
     KvCache<float> one(module.heads(), 10);
-    const auto mine = std::span<const Index>(boundaries).subspan(static_cast<std::size_t>(4 * b), 4);
-    EXPECT_EQ(Matrix(y.middleRows(4 * b, 4)),
-              module.forward(x.middleRows(4 * b, 4), one, 0, [&](const KvCache<float>&, Index) { return mine; }));
+    const auto mine = [&](const KvCache<>&, Index) {
+      return std::span<const Index>(boundaries).subspan(static_cast<std::size_t>(4 * b), 4);
+    };
+    EXPECT_EQ(Matrix(y.middleRows(4 * b, 4)), module.forward(x.middleRows(4 * b, 4), one, 0, {.groups = mine}));
   }
 }
 
@@ -96,17 +99,12 @@ TEST(ModuleGroups, ThatAreWrongOrThrowLeaveEveryLayerAsItWas) {
   Matrix y = next;
   Workspace workspace;
   const std::vector<Index> wrong{0, 4, 2, 6};
-  expect_error(
-      [&] {
-        module.forward(next, cache, 1, y, workspace,
-                       [&](const KvCache<float>&, Index) { return std::span<const Index>(wrong); });
-      },
-      {"group_boundaries[2] (2)"});
-  EXPECT_THROW(module.forward(next, cache, 1, y, workspace,
-                              [](const KvCache<float>&, Index) -> std::span<const Index> {
-                                throw std::runtime_error("no groups today");
-                              }),
-               std::runtime_error);
+  const auto falling = [&](const KvCache<>&, Index) { return std::span<const Index>(wrong); };
+  expect_error([&] { module.forward(next, cache, 1, y, workspace, {.groups = falling}); }, {"group_boundaries[2] (2)"});
+  const auto throwing = [](const KvCache<>&, Index) -> std::span<const Index> {
+    throw std::runtime_error("no groups today");
+  };
+  EXPECT_THROW(module.forward(next, cache, 1, y, workspace, {.groups = throwing}), std::runtime_error);
   EXPECT_EQ(y, next);
   EXPECT_EQ(cache.num_tokens(0, 0), 7);
   EXPECT_EQ(cache.num_tokens(0, 1), 5);

@@ -12,6 +12,7 @@
 namespace headwise::nn {
 namespace {
 
+using headwise::testing::expect_near;
 using headwise::testing::module_definition;
 using headwise::testing::ModuleWeights;
 using headwise::testing::random_matrix;
@@ -42,28 +43,17 @@ std::shared_ptr<const RelativeBias> some_bias(Index num_heads, bool bidirectiona
                                               num_heads, RelativeBiasOptions{.bidirectional = bidirectional});
 }
 
-// Activations are near 1; a few hundred roundings of 2^-24 in the longest sum, of which most cancel (seen: 9 at most).
-constexpr double kTolerance = 32 * 0x1p-24;
-
-void expect_near(const Matrix& got, const Eigen::MatrixXd& want, double tolerance) {
-  ASSERT_EQ(got.rows(), want.rows());
-  ASSERT_EQ(got.cols(), want.cols());
-  for (Index t = 0; t < got.rows(); ++t)
-    for (Index d = 0; d < got.cols(); ++d)
-      ASSERT_NEAR(got(t, d), want(t, d), tolerance) << "token " << t << " feature " << d;
-}
-
 TEST_P(Modules, ForwardIsTheDefinition) {
   for (const Index count : {1, 2, 17, 150}) {
     const Matrix x = tokens(count);
-    expect_near(module.forward(x), module_definition(module, weights, x, x), kTolerance);
+    expect_near(module.forward(x), module_definition(module, weights, x, x));
   }
 }
 
 TEST_P(Modules, ForwardWithACacheIsTheDefinition) {
   const Matrix x = tokens(150);
   auto kv = cache();
-  expect_near(module.forward(x, kv), module_definition(module, weights, x, x), kTolerance);
+  expect_near(module.forward(x, kv), module_definition(module, weights, x, x));
   EXPECT_EQ(kv.num_tokens(), 150);
 }
 
@@ -118,7 +108,7 @@ TEST_P(Modules, CrossAttentionIsTheDefinition) {
   auto kv = cache();
   module.fill_cross(memory, kv);
   EXPECT_EQ(kv.num_tokens(), 90);
-  expect_near(module.forward_cross(x, kv), module_definition(module, weights, x, memory, true), kTolerance);
+  expect_near(module.forward_cross(x, kv), module_definition(module, weights, x, memory, true));
   EXPECT_EQ(kv.num_tokens(), 90);
   ThreadPool pool(2);
   EXPECT_EQ(module.forward_cross(x, kv), module.forward_cross(x, kv, 0, pool));

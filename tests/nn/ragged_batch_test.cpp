@@ -10,14 +10,14 @@
 #include "headwise/nn/check_sharing.hpp"
 #include "headwise/nn/multi_head_attention.hpp"
 #include "headwise/parallel/thread_pool.hpp"
-#include "tests/nn/module_definition.hpp"
+#include "tests/nn/layers.hpp"
 #include "tests/support/errors.hpp"
 
 namespace headwise::nn {
 namespace {
 
 using headwise::testing::expect_error;
-using headwise::testing::ModuleWeights;
+using headwise::testing::Layers;
 using headwise::testing::random_matrix;
 
 constexpr Index kHidden = 48;
@@ -30,56 +30,6 @@ MultiHeadAttentionOptions with(void (*change)(MultiHeadAttentionOptions&)) {
   change(options);
   return options;
 }
-
-/// Layers of one model, h ← h + attention(h), over both kinds of cache.
-struct Layers {
-  KvSharing sharing;
-  std::vector<MultiHeadAttention> modules;
-
-  explicit Layers(std::vector<MultiHeadAttentionOptions> options, std::optional<KvSharing> kv_sharing = {})
-      : sharing(kv_sharing.value_or(KvSharing::none(std::ssize(options)))) {
-    unsigned seed = 0;
-    for (const auto& one : options) {
-      modules.emplace_back(one);
-      const ModuleWeights w(modules.back(), seed += 100);
-      if (one.borrows_kv)
-        modules.back().set_weights(w.wq, w.wo);
-      else
-        w.give_to(modules.back());
-    }
-    check_sharing(modules, sharing);
-  }
-  std::vector<LayerShape> shapes() const {
-    std::vector<LayerShape> result;
-    for (const auto& module : modules) result.push_back(module.cache_shape());
-    return result;
-  }
-  template <class T>
-  PagedCache<T> paged(Index pages) const {
-    return PagedCache<T>(shapes(), sharing, pages);
-  }
-  template <class T>
-  KvCache<T> alone() const {
-    return KvCache<T>(shapes(), sharing, 1300);
-  }
-  template <class T>
-  Matrix forward(const Matrix& x, KvCache<T>& cache) const {
-    Matrix h = x;
-    for (Index l = 0; l < std::ssize(modules); ++l) h += modules[static_cast<std::size_t>(l)].forward(h, cache, l);
-    return h;
-  }
-  template <class E>
-  Matrix forward(const Matrix& x, AnyPagedCache& cache, RaggedBatch& batch, E&& executor) const {
-    Workspace workspace;
-    Matrix h = x;
-    for (Index l = 0; l < std::ssize(modules); ++l) {
-      Matrix y = h;
-      modules[static_cast<std::size_t>(l)].forward(y, cache, batch, l, y, workspace, executor);  // y may be x
-      h += y;
-    }
-    return h;
-  }
-};
 
 /// Steps of prompts in pieces, single tokens and both, with sequences that come and go.
 template <class T, class E>

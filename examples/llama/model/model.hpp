@@ -117,11 +117,9 @@ class Model {
   Attend attend_in(headwise::KvCache<K, V>& cache, Scratch& scratch, ExecutorRef executor,
                    const ReadHooks& hooks) const {
     return [&, executor](Index i, Matrix& x) {
-      if (hooks.key_driven.empty())
-        attention(i).forward(x, cache, i, x, scratch.attention, executor);
-      else
-        attention(i).forward(x, cache, i, x, scratch.attention, hooks.key_driven[static_cast<std::size_t>(i)],
-                             executor);
+      headwise::nn::ForwardOptions call;
+      if (!hooks.key_driven.empty()) call.groups = hooks.key_driven[static_cast<std::size_t>(i)];
+      attention(i).forward(x, cache, i, x, scratch.attention, call, executor);
     };
   }
   void check_tokens(std::span<const TokenId> tokens, Index room) const;

@@ -58,8 +58,12 @@ class Attention {
                   E&& executor = kSerial) const {
     const ConstArray q = View<const Q>(queries).array();
     const auto& layer = layer_of(keys);
-    const detail::Problem call{shape_of(q.tokens, detail::source_ref(layer), options), q, outputs, scale_of(options),
-                               options.query_norm};
+    const detail::Problem call{shape_of(q.tokens, detail::source_ref(layer), options),
+                               q,
+                               outputs,
+                               scale_of(options),
+                               options.query_norm,
+                               options.sink_logits};
     detail::check(call, Heads<>(heads_));
     detail::attend(call, ExecutorRef(executor));
   }
@@ -114,6 +118,7 @@ class Attention {
                                outputs,
                                scale_of(options),
                                layer_options.query_norm ? layer_options.query_norm : options.query_norm,
+                               layer_options.sink_logits.empty() ? options.sink_logits : layer_options.sink_logits,
                                &plan.turns()};
     detail::check(call, Heads<>(heads_));
     detail::attend(call, plan.work(), ExecutorRef(executor));

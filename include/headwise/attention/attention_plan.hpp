@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "headwise/attention/attend.hpp"
@@ -23,6 +24,7 @@ class Attention;
 /// say.
 struct LayerOptions {
   const QkNorm* query_norm = nullptr;
+  std::span<const float> sink_logits{};
 };
 
 /// The work of one step, worked out once by Attention::plan and done by every layer's call: which queries meet which

@@ -220,6 +220,7 @@ inline void check(const Problem& call, const Heads<>& heads) {
   check_options(call, heads);
   check_weight_outputs(call, heads);
   check_query_changes(call, call.query_norm, heads);
+  check_sink_logits(call.sink_logits, heads.num_heads());
 }
 
 }  // namespace headwise::detail

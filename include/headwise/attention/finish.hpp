@@ -47,7 +47,7 @@ inline FinishedRow finished(float max, float sum, float sink, bool stretched) {
 /// Normalises the rows of one of the item's KV heads into the outputs.
 inline void finish_rows(const Problem& call, const TileKernels& kernels, const WorkItem& item, Index kv_head,
                         const PartialRows& result, float* dense_row) {
-  const std::span<const float> sinks = call.options->sink_logits;
+  const std::span<const float> sinks = call.sink_logits;
   const bool stretched = adds_mask(*call.options);
   const RowRange range(call, item);
   const Array &out = call.outputs.values, &lse = call.outputs.lse;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <span>
+
 #include "headwise/attention/head_groups.hpp"
 #include "headwise/attention/outputs.hpp"
 #include "headwise/cache/key_transform.hpp"
@@ -96,8 +98,9 @@ struct Problem : CallShape {
   ConstArray queries;  // [sequence][token][head][head_dim]; ragged: [1][token][head][head_dim]
   Outputs outputs;
   float scale;
-  const QkNorm* query_norm;           // null: none
-  const QueryTurns* turns = nullptr;  // of a call with a query_rope, once they are made
+  const QkNorm* query_norm;            // null: none
+  std::span<const float> sink_logits;  // empty: none
+  const QueryTurns* turns = nullptr;   // of a call with a query_rope, once they are made
 };
 
 }  // namespace detail

@@ -5,6 +5,7 @@
 #include <concepts>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "headwise/cache/append_options.hpp"
 #include "headwise/cache/cache_options.hpp"
@@ -198,6 +199,16 @@ inline void check_shared_shapes(std::span<const LayerShape> layers, const KvShar
             want.value_dim, ", window ", want.window, ", num_sink_tokens ", want.num_sink_tokens, ", values_in_keys ",
             want.values_in_keys);
   }
+}
+
+/// The shapes of a cache's layers, with value_dim resolved.
+inline std::vector<LayerShape> checked_shapes(std::span<const LayerShape> layers, const KvSharing& sharing) {
+  for (std::size_t i = 0; i < layers.size(); ++i) check_shape(i, layers[i]);
+  std::vector<LayerShape> shapes(layers.begin(), layers.end());
+  for (LayerShape& shape : shapes)
+    if (shape.value_dim == 0) shape.value_dim = shape.head_dim;
+  check_shared_shapes(shapes, sharing);
+  return shapes;
 }
 
 }  // namespace headwise::detail

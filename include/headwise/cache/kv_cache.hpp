@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "headwise/cache/append_forms.hpp"
 #include "headwise/cache/append_options.hpp"
 #include "headwise/cache/cache_layer.hpp"
 #include "headwise/cache/cache_options.hpp"
@@ -33,7 +34,15 @@ template <CacheStorage K = AnyStorage, CacheStorage V = K>
 class KvCache;
 
 template <>
-class KvCache<AnyStorage, AnyStorage> {
+class KvCache<AnyStorage, AnyStorage> : private detail::AppendForms<KvCache<>, Index>,
+                                        private detail::AppendForms<KvCache<>>,
+                                        private detail::AppendForms<KvCache<>, Index, Index>,
+                                        private detail::RaggedAppendForms<KvCache<>, Index, std::span<const Index>> {
+  using ToLayer = detail::AppendForms<KvCache<>, Index>;
+  using ToOnlyLayer = detail::AppendForms<KvCache<>>;
+  using ToSequence = detail::AppendForms<KvCache<>, Index, Index>;
+  using Ragged = detail::RaggedAppendForms<KvCache<>, Index, std::span<const Index>>;
+
  public:
   /// A cache of one layer for up to max_tokens (at least 1) tokens of each sequence.
   template <Index H, Index KV, Index D, Index DV>
@@ -84,84 +93,21 @@ class KvCache<AnyStorage, AnyStorage> {
 
   // --- append ---
 
-  /// Appends k [sequence][token][kv_head][head_dim] and v [sequence][token][kv_head][value_dim], of any storage types
-  /// and strides, to every sequence of a layer. Numbers are rounded to nearest, ties to even. Keys may be normed and turned
-  /// by RoPE on their way (AppendOptions, or a rope alone).
-  template <ElementType A, ElementType B>
-  void append(Index layer, View<A> k, View<B> v, const AppendOptions& options = {}) {
-    append_to(layer, 0, num_sequences(), View<const A>(k).array(), View<const B>(v).array(), options);
-  }
-  template <ElementType A, ElementType B>
-  void append(Index layer, View<A> k, View<B> v, const Rope& rope) {
-    append(layer, k, v, AppendOptions{.rope = &rope});
-  }
-  /// The same for a cache of one layer.
-  template <ElementType A, ElementType B>
-  void append(View<A> k, View<B> v, const AppendOptions& options = {}) {
-    check_only_layer();
-    append(0, k, v, options);
-  }
-  template <ElementType A, ElementType B>
-  void append(View<A> k, View<B> v, const Rope& rope) {
-    append(k, v, AppendOptions{.rope = &rope});
-  }
-  /// Appends to one sequence of a layer; k and v are views of one sequence.
-  template <ElementType A, ElementType B>
-  void append(Index layer, Index sequence, View<A> k, View<B> v, const AppendOptions& options = {}) {
-    check_sequence(sequence);
-    append_to(layer, sequence, 1, View<const A>(k).array(), View<const B>(v).array(), options);
-  }
-  template <ElementType A, ElementType B>
-  void append(Index layer, Index sequence, View<A> k, View<B> v, const Rope& rope) {
-    append(layer, sequence, k, v, AppendOptions{.rope = &rope});
-  }
-  /// Appends to each sequence of a layer as many tokens as it likes, 0 included: k and v are views of one sequence whose
-  /// tokens offsets[b] … offsets[b + 1] − 1 are those of sequence b. offsets [sequence + 1].
-  template <ElementType A, ElementType B>
-  void append_ragged(Index layer, std::span<const Index> offsets, View<A> k, View<B> v,
-                     const AppendOptions& options = {}) {
-    append_packed(layer, offsets, View<const A>(k).array(), View<const B>(v).array(), options);
-  }
-  template <ElementType A, ElementType B>
-  void append_ragged(Index layer, std::span<const Index> offsets, View<A> k, View<B> v, const Rope& rope) {
-    append_ragged(layer, offsets, k, v, AppendOptions{.rope = &rope});
-  }
+  // k and v are Views of any storage types and strides. Numbers are rounded to nearest, ties to even. Each append is one of
+  //   append(place…, k, v)       layers whose values are beside their keys
+  //   append(place…, k)          layers whose values are in their keys (LayerShape::values_in_keys)
+  // with, behind that, nothing, AppendOptions (keys normed and turned by RoPE on their way), or a Rope alone.
 
-  /// The same for layers whose values are in their keys (LayerShape::values_in_keys): k alone.
-  template <ElementType A>
-  void append(Index layer, View<A> k, const AppendOptions& options = {}) {
-    append_to(layer, 0, num_sequences(), View<const A>(k).array(), std::nullopt, options);
-  }
-  template <ElementType A>
-  void append(Index layer, View<A> k, const Rope& rope) {
-    append(layer, k, AppendOptions{.rope = &rope});
-  }
-  template <ElementType A>
-  void append(View<A> k, const AppendOptions& options = {}) {
-    check_only_layer();
-    append(0, k, options);
-  }
-  template <ElementType A>
-  void append(View<A> k, const Rope& rope) {
-    append(k, AppendOptions{.rope = &rope});
-  }
-  template <ElementType A>
-  void append(Index layer, Index sequence, View<A> k, const AppendOptions& options = {}) {
-    check_sequence(sequence);
-    append_to(layer, sequence, 1, View<const A>(k).array(), std::nullopt, options);
-  }
-  template <ElementType A>
-  void append(Index layer, Index sequence, View<A> k, const Rope& rope) {
-    append(layer, sequence, k, AppendOptions{.rope = &rope});
-  }
-  template <ElementType A>
-  void append_ragged(Index layer, std::span<const Index> offsets, View<A> k, const AppendOptions& options = {}) {
-    append_packed(layer, offsets, View<const A>(k).array(), std::nullopt, options);
-  }
-  template <ElementType A>
-  void append_ragged(Index layer, std::span<const Index> offsets, View<A> k, const Rope& rope) {
-    append_ragged(layer, offsets, k, AppendOptions{.rope = &rope});
-  }
+  /// append(layer, k, v, …) appends k [sequence][token][kv_head][head_dim] and v [sequence][token][kv_head][value_dim] to
+  /// every sequence of a layer.
+  using ToLayer::append;
+  /// append(k, v, …) does the same in a cache of one layer.
+  using ToOnlyLayer::append;
+  /// append(layer, sequence, k, v, …) appends to one sequence of a layer; k and v are of one sequence.
+  using ToSequence::append;
+  /// append_ragged(layer, offsets, k, v, …) appends to each sequence of a layer as many tokens as it likes, 0 included: k
+  /// and v are of one sequence whose tokens offsets[b] … offsets[b + 1] − 1 are those of sequence b. offsets [sequence + 1].
+  using Ragged::append_ragged;
 
   // --- fewer, other or moved tokens ---
 
@@ -270,10 +216,18 @@ class KvCache<AnyStorage, AnyStorage> {
   void check_only_layer() const;
   const detail::LayerTiles& check_read(Index layer, Index sequence, Index first, Index count, Index kv_head) const;
 
-  void append_to(Index layer, Index first_sequence, Index sequences, const ConstArray& k,
-                 const std::optional<ConstArray>& v, const AppendOptions& options);
-  void append_packed(Index layer, std::span<const Index> offsets, const ConstArray& k,
-                     const std::optional<ConstArray>& v, const AppendOptions& options);
+  // what the forms of an append become
+  friend ToLayer;
+  friend ToOnlyLayer;
+  friend ToSequence;
+  friend Ragged;
+  using Rows = const ConstArray&;
+  using MaybeRows = const std::optional<ConstArray>&;
+  void append_in(Index layer, Rows k, MaybeRows v, const AppendOptions& options);
+  void append_in(Rows k, MaybeRows v, const AppendOptions& options);
+  void append_in(Index layer, Index sequence, Rows k, MaybeRows v, const AppendOptions& options);
+  void append_in(Index layer, std::span<const Index> offsets, Rows k, MaybeRows v, const AppendOptions& options);
+  void append_to(Index layer, Index first_sequence, Index sequences, Rows k, MaybeRows v, const AppendOptions& options);
   void check_append(Index layer, Index sequences, const ConstArray& k, const std::optional<ConstArray>& v,
                     const AppendOptions& options) const;
   void check_room(const detail::LayerTiles& tiles, Index stored, Index tokens) const;

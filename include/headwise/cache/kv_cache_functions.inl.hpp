@@ -26,11 +26,7 @@ HEADWISE_API KvCache<AnyStorage, AnyStorage>::KvCache(std::span<const LayerShape
     : KvCache(std::move(options), sharing) {
   require(max_tokens >= 1 && max_tokens <= detail::kMaxTokens, "max_tokens (", max_tokens, ") must be 1 to ",
           detail::kMaxTokens);
-  for (std::size_t i = 0; i < layers.size(); ++i) detail::check_shape(i, layers[i]);
-  std::vector<LayerShape> shapes(layers.begin(), layers.end());
-  for (LayerShape& shape : shapes)
-    if (shape.value_dim == 0) shape.value_dim = shape.head_dim;
-  detail::check_shared_shapes(shapes, sharing);
+  const std::vector<LayerShape> shapes = detail::checked_shapes(layers, sharing);
   detail::check_options(options_, shapes, sharing);
   storages_.reserve(layer_of_storage_.size());
   for (const Index l : layer_of_storage_) {
@@ -123,9 +119,8 @@ HEADWISE_API Index KvCache<AnyStorage, AnyStorage>::larger(const detail::LayerTi
   return std::min(detail::kMaxTokens, std::max(tokens, 2 * tiles.max_tokens()));
 }
 
-HEADWISE_API void KvCache<AnyStorage, AnyStorage>::append_to(Index layer, Index first_sequence, Index sequences,
-                                                             const ConstArray& k, const std::optional<ConstArray>& v,
-                                                             const AppendOptions& options) {
+HEADWISE_API void KvCache<AnyStorage, AnyStorage>::append_to(Index layer, Index first_sequence, Index sequences, Rows k,
+                                                             MaybeRows v, const AppendOptions& options) {
   check_append(layer, sequences, k, v, options);
   if (k.tokens == 0) return;  // there may be no memory to point into
   auto& tiles = storages_[storage_of(layer)];
@@ -138,10 +133,21 @@ HEADWISE_API void KvCache<AnyStorage, AnyStorage>::append_to(Index layer, Index 
     tiles.append(first_sequence + b, k, v, b, detail::for_tokens(options, b * k.tokens, k.tokens));
 }
 
-HEADWISE_API void KvCache<AnyStorage, AnyStorage>::append_packed(Index layer, std::span<const Index> offsets,
-                                                                 const ConstArray& k,
-                                                                 const std::optional<ConstArray>& v,
-                                                                 const AppendOptions& options) {
+HEADWISE_API void KvCache<AnyStorage, AnyStorage>::append_in(Index layer, Rows k, MaybeRows v,
+                                                             const AppendOptions& options) {
+  append_to(layer, 0, num_sequences(), k, v, options);
+}
+HEADWISE_API void KvCache<AnyStorage, AnyStorage>::append_in(Rows k, MaybeRows v, const AppendOptions& options) {
+  check_only_layer();
+  append_in(0, k, v, options);
+}
+HEADWISE_API void KvCache<AnyStorage, AnyStorage>::append_in(Index layer, Index sequence, Rows k, MaybeRows v,
+                                                             const AppendOptions& options) {
+  check_sequence(sequence);
+  append_to(layer, sequence, 1, k, v, options);
+}
+HEADWISE_API void KvCache<AnyStorage, AnyStorage>::append_in(Index layer, std::span<const Index> offsets, Rows k,
+                                                             MaybeRows v, const AppendOptions& options) {
   check_append(layer, 1, k, v, options);
   detail::check_offsets(offsets, num_sequences(), k.tokens);
   auto& tiles = storages_[storage_of(layer)];

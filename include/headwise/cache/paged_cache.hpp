@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "headwise/cache/append_forms.hpp"
 #include "headwise/cache/append_options.hpp"
 #include "headwise/cache/cache_options.hpp"
 #include "headwise/cache/check.hpp"
@@ -46,7 +47,12 @@ class PagedCache;
 using AnyPagedCache = PagedCache<>;
 
 template <>
-class PagedCache<AnyStorage, AnyStorage> {
+class PagedCache<AnyStorage, AnyStorage>
+    : private detail::AppendForms<PagedCache<>, Index, const SequenceId&>,
+      private detail::RaggedAppendForms<PagedCache<>, Index, std::span<const SequenceId>, std::span<const Index>> {
+  using ToSequence = detail::AppendForms<PagedCache<>, Index, const SequenceId&>;
+  using Ragged = detail::RaggedAppendForms<PagedCache<>, Index, std::span<const SequenceId>, std::span<const Index>>;
+
  public:
   /// A cache of one layer with num_pages pages.
   template <Index H, Index KV, Index D, Index DV>
@@ -104,49 +110,18 @@ class PagedCache<AnyStorage, AnyStorage> {
 
   // --- append ---
 
-  /// Appends k [1][token][kv_head][head_dim] and v [1][token][kv_head][value_dim], of any storage types and strides, to a
-  /// sequence of a layer. Numbers are rounded to nearest, ties to even. Keys may be normed and turned by RoPE on their way
-  /// (AppendOptions, or a rope alone). Throws OutOfPages. The first layer that comes to a page takes it.
-  template <ElementType A, ElementType B>
-  void append(Index layer, const SequenceId& id, View<A> k, View<B> v, const AppendOptions& options = {}) {
-    append_one(layer, id, View<const A>(k).array(), View<const B>(v).array(), options);
-  }
-  template <ElementType A, ElementType B>
-  void append(Index layer, const SequenceId& id, View<A> k, View<B> v, const Rope& rope) {
-    append(layer, id, k, v, AppendOptions{.rope = &rope});
-  }
-  /// The same for several sequences, all or none: tokens offsets[b] … offsets[b + 1] − 1 of k and v go to ids[b]. There are
-  /// ids.size() + 1 offsets.
-  template <ElementType A, ElementType B>
-  void append_ragged(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets, View<A> k, View<B> v,
-                     const AppendOptions& options = {}) {
-    append_packed(layer, ids, offsets, View<const A>(k).array(), View<const B>(v).array(), options);
-  }
-  template <ElementType A, ElementType B>
-  void append_ragged(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets, View<A> k, View<B> v,
-                     const Rope& rope) {
-    append_ragged(layer, ids, offsets, k, v, AppendOptions{.rope = &rope});
-  }
+  // k and v are Views of any storage types and strides. Numbers are rounded to nearest, ties to even. Each append is one of
+  //   append(place…, k, v)       layers whose values are beside their keys
+  //   append(place…, k)          layers whose values are in their keys (LayerShape::values_in_keys)
+  // with, behind that, nothing, AppendOptions (keys normed and turned by RoPE on their way), or a Rope alone. It throws
+  // OutOfPages. The first layer that comes to a page takes it.
 
-  /// The same for layers whose values are in their keys (LayerShape::values_in_keys): k alone.
-  template <ElementType A>
-  void append(Index layer, const SequenceId& id, View<A> k, const AppendOptions& options = {}) {
-    append_one(layer, id, View<const A>(k).array(), std::nullopt, options);
-  }
-  template <ElementType A>
-  void append(Index layer, const SequenceId& id, View<A> k, const Rope& rope) {
-    append(layer, id, k, AppendOptions{.rope = &rope});
-  }
-  template <ElementType A>
-  void append_ragged(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets, View<A> k,
-                     const AppendOptions& options = {}) {
-    append_packed(layer, ids, offsets, View<const A>(k).array(), std::nullopt, options);
-  }
-  template <ElementType A>
-  void append_ragged(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets, View<A> k,
-                     const Rope& rope) {
-    append_ragged(layer, ids, offsets, k, AppendOptions{.rope = &rope});
-  }
+  /// append(layer, id, k, v, …) appends k [1][token][kv_head][head_dim] and v [1][token][kv_head][value_dim] to a sequence of
+  /// a layer.
+  using ToSequence::append;
+  /// append_ragged(layer, ids, offsets, k, v, …) does the same for several sequences, all or none: tokens
+  /// offsets[b] … offsets[b + 1] − 1 of k and v go to ids[b]. There are ids.size() + 1 offsets.
+  using Ragged::append_ragged;
 
   /// Sees that `tokens` more can be appended to a sequence, in every layer, without wanting pages. Throws OutOfPages.
   void reserve(const SequenceId& id, Index tokens) { reserve(std::span(&id, 1), std::span(&tokens, 1)); }
@@ -234,10 +209,14 @@ class PagedCache<AnyStorage, AnyStorage> {
   /// A new sequence whose table fill(table) makes.
   template <class Fill>
   SequenceId make(Fill fill);
-  void append_one(Index layer, const SequenceId& id, const ConstArray& k, const std::optional<ConstArray>& v,
-                  const AppendOptions& options);
-  void append_packed(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets, const ConstArray& k,
-                     const std::optional<ConstArray>& v, const AppendOptions& options);
+  // what the forms of an append become
+  friend ToSequence;
+  friend Ragged;
+  using Rows = const ConstArray&;
+  using MaybeRows = const std::optional<ConstArray>&;
+  void append_in(Index layer, const SequenceId& id, Rows k, MaybeRows v, const AppendOptions& options);
+  void append_in(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets, Rows k, MaybeRows v,
+                 const AppendOptions& options);
 
   /// What reorder works in, kept so that it allocates nothing.
   struct ReorderMemory {

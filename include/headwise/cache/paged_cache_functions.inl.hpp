@@ -45,11 +45,7 @@ inline PagedCache<>::PagedCache(std::span<const LayerShape> layers, Index num_pa
 inline PagedCache<>::PagedCache(std::span<const LayerShape> layers, const KvSharing& sharing, Index num_pages,
                                 const PagedOptions& options)
     : sharing_(sharing) {
-  for (std::size_t i = 0; i < layers.size(); ++i) detail::check_shape(i, layers[i]);
-  std::vector<LayerShape> shapes(layers.begin(), layers.end());
-  for (LayerShape& shape : shapes)
-    if (shape.value_dim == 0) shape.value_dim = shape.head_dim;
-  detail::check_shared_shapes(shapes, sharing);
+  const std::vector<LayerShape> shapes = detail::checked_shapes(layers, sharing);
   detail::check_paged_options(options, num_pages, shapes, sharing);
   require(options.key_storage.has_value(), "key_storage (unset) of PagedOptions must be given for a PagedCache<>");
   const Storage keys = *options.key_storage, values = options.value_storage.value_or(keys);
@@ -133,14 +129,13 @@ inline Index PagedCache<>::register_prefix(const SequenceId& id, std::span<const
   return store_->enter(table, tokens, salt);
 }
 
-inline void PagedCache<>::append_one(Index layer, const SequenceId& id, const ConstArray& k,
-                                     const std::optional<ConstArray>& v, const AppendOptions& options) {
+inline void PagedCache<>::append_in(Index layer, const SequenceId& id, Rows k, MaybeRows v,
+                                    const AppendOptions& options) {
   const Index offsets[] = {0, k.tokens};
-  append_packed(layer, std::span(&id, 1), offsets, k, v, options);
+  append_in(layer, std::span(&id, 1), offsets, k, v, options);
 }
-inline void PagedCache<>::append_packed(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets,
-                                        const ConstArray& k, const std::optional<ConstArray>& v,
-                                        const AppendOptions& options) {
+inline void PagedCache<>::append_in(Index layer, std::span<const SequenceId> ids, std::span<const Index> offsets,
+                                    Rows k, MaybeRows v, const AppendOptions& options) {
   const Index storage = storage_of(layer);
   check_is_producer(layer);
   const TileFormat& format = store_->tiles(storage).format();

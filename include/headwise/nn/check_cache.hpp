@@ -27,8 +27,7 @@ void check_has_own(bool borrows_kv, const Cache& cache, Index layer) {
 }
 
 /// The layer has the module's shape, and the rows of x or memory are equally many for each sequence.
-template <class K, class V>
-void check_cache(const char* name, Index rows, const KvCache<K, V>& cache, Index layer, const LayerShape& want) {
+inline void check_cache(const char* name, Index rows, const KvCache<>& cache, Index layer, const LayerShape& want) {
   check_shape(cache, layer, want);
   require(rows % cache.num_sequences() == 0, name, " (", rows, " rows) must hold equally many tokens for each of the ",
           cache.num_sequences(), " sequences of the cache");
@@ -36,8 +35,7 @@ void check_cache(const char* name, Index rows, const KvCache<K, V>& cache, Index
 
 /// A module that makes keys and values has a layer of its own; one that borrows them comes after their producer, which
 /// has appended as many tokens of each sequence as x has.
-template <class K, class V>
-void check_role(bool borrows_kv, Index tokens, const KvCache<K, V>& cache, Index layer) {
+inline void check_role(bool borrows_kv, Index tokens, const KvCache<>& cache, Index layer) {
   check_has_own(borrows_kv, cache, layer);
   const Index source = cache.sharing().source(layer);
   for (Index b = 0; borrows_kv && b < cache.num_sequences(); ++b)

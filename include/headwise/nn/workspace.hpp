@@ -36,7 +36,7 @@ class Workspace {
 
   std::unique_ptr<float[]> data_;
   Index size_ = 0;
-  std::vector<Index> positions_;  // of a ragged batch's tokens
+  std::vector<Index> positions_;  // of the tokens
 };
 
 namespace detail {
@@ -62,8 +62,8 @@ struct Activations {
   View<float> query() const { return view(qk, sequences, heads.num_heads()); }
   View<float> key() const { return view(qk + query_width(), sequences, new_kv_heads); }
   View<float> value() const { return {v, sequences, tokens, new_kv_heads, heads.value_dim()}; }
-  View<float> query_and_key() const { return view(qk, sequences, heads.num_heads() + new_kv_heads); }
-  /// `count` tokens from row `begin` on, as one sequence
+  View<float> output() const { return {attended, sequences, tokens, heads.num_heads(), heads.value_dim()}; }
+  /// Queries and keys of `count` tokens from row `begin` on, as one sequence.
   View<float> query_and_key(Index begin, Index count) const {
     const Index num_heads = heads.num_heads() + new_kv_heads;
     return {qk + begin * qk_width(),

@@ -32,6 +32,7 @@ struct Temperature {
     if (position < 0) return 1.0f;
     return 1.0f + strength * static_cast<float>(std::log1p(static_cast<double>((position + 1) / floor_scale)));
   }
+  friend bool operator==(const Temperature&, const Temperature&) = default;
 };
 
 /// How scores are made and which keys a query sees. Applied in this order:
@@ -119,6 +120,15 @@ struct Options {
 
 namespace detail {
 
+inline void check_sink_logits(std::span<const float> logits, Index num_heads) {
+  if (logits.empty()) return;
+  require(std::ssize(logits) == num_heads, "sink_logits (", logits.size(),
+          " logits) must hold one logit per query head (", num_heads, ")");
+  for (std::size_t h = 0; h < logits.size(); ++h)
+    require(logits[h] < std::numeric_limits<float>::infinity(), "sink_logits[", h, "] (", logits[h],
+            ") must be finite, or -infinity for none");
+}
+
 /// Throws std::invalid_argument that names the first option with an impossible value. Lengths are checked against the
 /// call's shapes elsewhere.
 inline void check_options(const Options& options, Index num_heads) {
@@ -147,13 +157,7 @@ inline void check_options(const Options& options, Index num_heads) {
   if (options.relative_bias)
     require(options.relative_bias->num_heads() == num_heads, "relative_bias (of ", options.relative_bias->num_heads(),
             " heads) must be of num_heads (", num_heads, ") query heads");
-  if (!options.sink_logits.empty()) {
-    require(std::ssize(options.sink_logits) == num_heads, "sink_logits (", options.sink_logits.size(),
-            " logits) must hold one logit per query head (", num_heads, ")");
-    for (std::size_t h = 0; h < options.sink_logits.size(); ++h)
-      require(options.sink_logits[h] < std::numeric_limits<float>::infinity(), "sink_logits[", h, "] (",
-              options.sink_logits[h], ") must be finite, or -infinity for none");
-  }
+  check_sink_logits(options.sink_logits, num_heads);
 }
 
 }  // namespace detail

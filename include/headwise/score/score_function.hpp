@@ -83,6 +83,8 @@ class ScoreFunction {
   }
 
   explicit operator bool() const { return of_4_lanes_ != nullptr; }
+  /// Whether both refer to the same object.
+  friend bool operator==(const ScoreFunction&, const ScoreFunction&) = default;
 
   /// Changes 64 scores, with the instructions of an ISA of so many lanes of f32: 4, 8 or 16.
   void operator()(int lanes, float* scores, Index sequence, Index head, Index query, Index first_key) const {

@@ -36,7 +36,7 @@ struct KeyDrivenOptions {
 
 /// Key-driven groups of one attention layer: how many consecutive query heads read each KV head, decided while decoding by
 /// the Frobenius norms of the cached keys (KDGQA and DGQA; Khan et al. 2024, arXiv 2408.08454). Keep one for each layer
-/// and pass what it returns as Options::group_boundaries, or the object itself to nn::MultiHeadAttention::forward.
+/// and pass what it returns as Options::group_boundaries, or the object itself as nn::ForwardOptions::groups.
 /// Allocates when it is made and never again.
 class KeyDrivenGroups {
  public:

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "headwise/nn/check_sharing.hpp"
+#include "headwise/nn/multi_head_attention.hpp"
+#include "tests/nn/module_definition.hpp"
+
+namespace headwise::testing {
+
+/// Layers of one model, h ← h + attention(h), over both kinds of cache.
+struct Layers {
+  KvSharing sharing;
+  std::vector<nn::MultiHeadAttention> modules;
+  std::vector<ModuleWeights> weights;
+
+  explicit Layers(const std::vector<nn::MultiHeadAttentionOptions>& options, std::optional<KvSharing> kv_sharing = {})
+      : sharing(kv_sharing.value_or(KvSharing::none(std::ssize(options)))) {
+    unsigned seed = 0;
+    for (const auto& one : options) {
+      modules.emplace_back(one);
+      const ModuleWeights& w = weights.emplace_back(modules.back(), seed += 100);
+      if (one.borrows_kv)
+        modules.back().set_weights(w.wq, w.wo);
+      else
+        w.give_to(modules.back());
+    }
+    nn::check_sharing(modules, sharing);
+  }
+  std::vector<LayerShape> shapes() const {
+    std::vector<LayerShape> result;
+    for (const auto& module : modules) result.push_back(module.cache_shape());
+    return result;
+  }
+  std::vector<LayerShape> ring_shapes() const {
+    std::vector<LayerShape> result;
+    for (const auto& module : modules) result.push_back(module.ring_shape());
+    return result;
+  }
+  template <class T>
+  PagedCache<T> paged(Index pages) const {
+    return PagedCache<T>(shapes(), sharing, pages);
+  }
+  template <class T>
+  KvCache<T> alone() const {
+    return KvCache<T>(shapes(), sharing, 1300);
+  }
+  nn::Matrix forward(const nn::Matrix& x, KvCache<>& cache, const nn::ForwardOptions& call = {}) const {
+    nn::Matrix h = x;
+    for (Index l = 0; l < std::ssize(modules); ++l)
+      h += modules[static_cast<std::size_t>(l)].forward(h, cache, l, call);
+    return h;
+  }
+  template <class E = Serial>
+  nn::Matrix forward(const nn::Matrix& x, AnyPagedCache& cache, nn::RaggedBatch& batch, E&& executor = Serial{}) const {
+    nn::Workspace workspace;
+    nn::Matrix h = x;
+    for (Index l = 0; l < std::ssize(modules); ++l) {
+      nn::Matrix y = h;
+      modules[static_cast<std::size_t>(l)].forward(y, cache, batch, l, y, workspace, executor);  // y may be x
+      h += y;
+    }
+    return h;
+  }
+};
+
+}  // namespace headwise::testing
