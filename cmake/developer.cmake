@@ -16,6 +16,10 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_L
   target_compile_options(headwise_developer INTERFACE -Wno-restrict)
 endif()
 
+# Under sanitizers (presets without a build type) what the library is compared with need not be watched.
+set_source_files_properties(${PROJECT_SOURCE_DIR}/src/reference.cpp PROPERTIES
+                            COMPILE_OPTIONS "$<$<CONFIG:None>:-O2;-fno-sanitize=all>")
+
 # headwise_programs(<out>): in the current folder, NAME.cpp and NAME/*.cpp together make the program NAME, which lies
 # at NAME in the current build folder. <out> receives the names. A folder with a CMakeLists.txt builds itself.
 function(headwise_programs out)

@@ -21,7 +21,7 @@ if(HEADWISE_CHECKED)
 endif()
 
 # Several files, so that cores share the work and a change compiles only what it touches.
-set(compiled_sources headwise kernels_512 kernels_256 kernels_128)  # the longest first
+set(compiled_sources headwise kernels_512 kernels_256 kernels_128 reference)  # the longest first
 list(TRANSFORM compiled_sources REPLACE "(.+)" "${PROJECT_SOURCE_DIR}/src/\\1.cpp")
 add_library(headwise_compiled STATIC ${compiled_sources})
 add_library(headwise::compiled ALIAS headwise_compiled)

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <cmath>
 #include <functional>
-#include <limits>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "headwise/core/index.hpp"
+#include "headwise/core/linkage.hpp"
 
 // The definition of attention with shared key/value heads: double precision, plain loops, one sequence, packed arrays.
 // Everything else in the library computes this, faster. It shares no code with what it checks.
@@ -76,11 +75,23 @@ inline bool hides(const Parameters& parameters, Index p, Index t) {
 /// Query token i stands at position p = Tk − Tq + i among the keys (lengths in place of Tk and Tq where given).
 ///   score  = scale·temperature·(q·k) → softcap → ALiBi, bias, added → transform
 ///   output = Σ softmax(score)·v over the visible keys
-/// A hidden key is never read (but for scores before masks, where these are asked for), and a key whose score is −inf counts as not there. A query that sees no key, or that
-/// does not exist, has output 0 and lse −inf (one that exists, its sink logit where there is one). A NaN or an infinity that
-/// is visible goes where arithmetic takes it.
-inline Result attend(const Shape& shape, std::span<const double> q, std::span<const double> k,
-                     std::span<const double> v, const Parameters& parameters = {}) {
+/// A hidden key is never read (but for scores before masks, where these are asked for), and a key whose score is −inf
+/// counts as not there. A query that sees no key, or that does not exist, has output 0 and lse −inf (one that exists, its
+/// sink logit where there is one). A NaN or an infinity that is visible goes where arithmetic takes it.
+Result attend(const Shape& shape, std::span<const double> q, std::span<const double> k, std::span<const double> v,
+              const Parameters& parameters = {});
+
+}  // namespace headwise::reference
+
+#if !defined(HEADWISE_DECLARE_ONLY)
+
+#include <cmath>
+#include <limits>
+
+namespace headwise::reference {
+
+HEADWISE_API Result attend(const Shape& shape, std::span<const double> q, std::span<const double> k,
+                           std::span<const double> v, const Parameters& parameters) {
   const auto [Tq, Tk, H, G, D, DV] = shape;
   const auto at = [](std::span<const double> x, Index i) { return x[static_cast<std::size_t>(i)]; };
   const double infinity = std::numeric_limits<double>::infinity();
@@ -166,3 +177,5 @@ inline Result attend(const Shape& shape, std::span<const double> q, std::span<co
 }
 
 }  // namespace headwise::reference
+
+#endif  // !HEADWISE_DECLARE_ONLY

@@ -2,6 +2,7 @@
 // What masks that are no intervals hide never reaches an output: not in K or V, nor in the mask's own memory.
 #include <limits>
 
+#include "tests/attention/mask_oracle.hpp"
 #include "tests/attention/oracle.hpp"
 #include "tests/attention/some_masks.hpp"
 

@@ -93,7 +93,7 @@ TEST_F(PagedErrors, OffsetsMustCoverTheTokensInOrder) {
   const auto append = [&](std::vector<Index> offsets) {
     return [this, ids, offsets] { cache_.append_ragged(0, ids, offsets, keys(tokens_), values(tokens_)); };
   };
-  expect_error(append({0, 4}), {"offsets (2)", "one more"});
+  expect_error(append({0, 4}), {"offsets (2 numbers)", "one more"});
   expect_error(append({1, 2, 4}), {"offsets[0] (1)", "0"});
   expect_error(append({0, 3, 2}), {"offsets[2] (2)"});
   expect_error(append({0, 2, 3}), {"offsets[2] (3)", "tokens of k (4)"});

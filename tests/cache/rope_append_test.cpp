@@ -129,9 +129,9 @@ TEST(RaggedAppend, MistakesAreNamedAndChangeNothing) {
   };
   append(cache, {0, 7, 9}, 9)();
   const Snapshot before(cache);
-  expect_error(append(cache, {0, 3}, 3), {"offsets (2)", "num_sequences (2)"});
+  expect_error(append(cache, {0, 3}, 3), {"offsets (2 numbers)", "num_sequences (2)"});
   expect_error(append(cache, {1, 2, 3}, 3), {"offsets[0] (1)", "must be 0"});
-  expect_error(append(cache, {0, 2, 1}, 1), {"offsets[2] (1)", "at least offsets[1] (2)"});
+  expect_error(append(cache, {0, 2, 1}, 2), {"offsets[2] (1)", "before it (2)"});
   expect_error(append(cache, {0, 2, 4}, 5), {"offsets[2] (4)", "tokens of k (5)"});
   expect_error(append(cache, {0, 1, 10}, 10), {"tokens (9)", "2 stored", "max_tokens is 10"});  // the first would fit
   expect_error(append(rings, {0, 1, 7}, 7), {"tokens (6)", "max_append (5)"});

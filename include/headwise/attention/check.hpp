@@ -7,6 +7,7 @@
 #include "headwise/attention/check_masks.hpp"
 #include "headwise/attention/problem.hpp"
 #include "headwise/core/heads.hpp"
+#include "headwise/core/offsets.hpp"
 #include "headwise/position/qk_norm.hpp"
 #include "headwise/position/rope.hpp"
 #include "headwise/position/token_positions.hpp"
@@ -54,20 +55,11 @@ inline void check_boundaries(const Options& options, const Heads<>& heads, Index
 }
 
 /// Checks Options::query_offsets.
-inline void check_offsets(const Options& options, Index sequences, Index tokens) {
+inline void check_query_offsets(const Options& options, Index sequences, Index tokens) {
   const std::span<const Index> all = options.query_offsets;
   require(options.query_lengths.empty(), "query_offsets (", all.size(),
           " numbers) must not be given together with query_lengths: both say which queries a sequence has");
-  require(std::ssize(all) == sequences + 1, "query_offsets (", all.size(),
-          " numbers) must hold one more than the sequences of the keys and values (", sequences, ")");
-  require(all.front() == 0, "query_offsets[0] (", all.front(), ") must be 0");
-  for (Index b = 1; b <= sequences; ++b) {
-    const Index offset = all[static_cast<std::size_t>(b)], before = all[static_cast<std::size_t>(b) - 1];
-    require(offset >= before && offset <= tokens, "query_offsets[", b, "] (", offset,
-            ") must be the offset before it (", before, ") to the tokens of q (", tokens, ")");
-  }
-  require(all.back() == tokens, "query_offsets[", sequences, "] (", all.back(), ") must be the tokens of q (", tokens,
-          ")");
+  check_offsets(all, "query_offsets", sequences, "the sequences of the keys and values", tokens, "tokens of q");
 }
 
 /// Checks Options::query_rope and query_positions, and the norm of the queries.
@@ -140,7 +132,7 @@ inline void check_options(const CallShape& call, const Heads<>& heads) {
   const auto keys = [&](Index b) { return call.num_keys(b); };
   check_lengths(options.key_starts, "key_starts", sequences, "keys of the sequence", keys);
   check_lengths(options.prefix_lengths, "prefix_lengths", sequences, "keys of the sequence", keys);
-  if (call.is_ragged()) check_offsets(options, sequences, call.tokens);
+  if (call.is_ragged()) check_query_offsets(options, sequences, call.tokens);
   check_lengths(options.query_lengths, "query_lengths", sequences, "tokens of q", [&](Index) { return call.tokens; });
   check_masks(call, heads);
   check_kept(call);

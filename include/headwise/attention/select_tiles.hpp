@@ -9,6 +9,7 @@
 
 #include "headwise/attention/tile_bounds.hpp"
 #include "headwise/core/head_map.hpp"
+#include "headwise/core/offsets.hpp"
 #include "headwise/core/linkage.hpp"
 #include "headwise/core/view.hpp"
 #include "headwise/parallel/executor.hpp"
@@ -153,10 +154,7 @@ HEADWISE_API void select_tiles(TileSet& into, const ConstArray& queries, const H
             sequences, ")");
   } else {
     require(queries.sequences == 1, "sequences of q (", queries.sequences, ") must be 1 with query_offsets");
-    require(std::ssize(offsets) == sequences + 1 && offsets.front() == 0 && offsets.back() == queries.tokens &&
-                std::is_sorted(offsets.begin(), offsets.end()),
-            "query_offsets (", offsets.size(), " numbers) must hold one more than the sequences of the bounds (",
-            sequences, "), from 0 to the tokens of q (", queries.tokens, "), never falling");
+    check_offsets(offsets, "query_offsets", sequences, "the sequences of the bounds", queries.tokens, "tokens of q");
   }
   TileSetShape shape{.sequences = sequences, .kv_heads = kv_heads};
   for (Index b = 0; b < sequences; ++b) shape.tiles = std::max(shape.tiles, bounds.num_tiles(b));

@@ -173,18 +173,6 @@ inline void check_rope(const Rope* rope, const LayerTiles& tiles, Index layer, I
   rope->turn_between(distance);  // refuses what cannot move keys
 }
 
-/// offsets [sequence + 1] of packed rows: those of sequence b are rows offsets[b] … offsets[b + 1] − 1.
-inline void check_offsets(std::span<const Index> offsets, Index num_sequences, Index rows) {
-  require(std::ssize(offsets) == num_sequences + 1, "offsets (", offsets.size(),
-          ") must be one more than num_sequences (", num_sequences, ")");
-  require(offsets.front() == 0, "offsets[0] (", offsets.front(), ") must be 0");
-  for (std::size_t b = 1; b < offsets.size(); ++b)
-    require(offsets[b] >= offsets[b - 1], "offsets[", b, "] (", offsets[b], ") must be at least offsets[", b - 1, "] (",
-            offsets[b - 1], ")");
-  require(offsets.back() == rows, "offsets[", num_sequences, "] (", offsets.back(), ") must be the tokens of k (", rows,
-          ")");
-}
-
 /// Layers that share must have the same heads and dimensions; their value_dim is resolved.
 inline void check_shared_shapes(std::span<const LayerShape> layers, const KvSharing& sharing) {
   require(sharing.num_layers() == std::ssize(layers), "sharing (", sharing.num_layers(),

@@ -3,6 +3,7 @@
 
 #include "headwise/cache/kv_cache.hpp"
 #include "headwise/core/linkage.hpp"
+#include "headwise/core/offsets.hpp"
 
 // What a KvCache does besides moving tokens (kv_cache_moves.inl.hpp): how it is made, append, truncate, read.
 
@@ -149,7 +150,7 @@ HEADWISE_API void KvCache<AnyStorage, AnyStorage>::append_in(Index layer, Index 
 HEADWISE_API void KvCache<AnyStorage, AnyStorage>::append_in(Index layer, std::span<const Index> offsets, Rows k,
                                                              MaybeRows v, const AppendOptions& options) {
   check_append(layer, 1, k, v, options);
-  detail::check_offsets(offsets, num_sequences(), k.tokens);
+  detail::check_offsets(offsets, "offsets", num_sequences(), "num_sequences", k.tokens, "tokens of k");
   auto& tiles = storages_[storage_of(layer)];
   const auto count = [&](Index b) { return offsets[index(b + 1)] - offsets[index(b)]; };
   Index most = 0;

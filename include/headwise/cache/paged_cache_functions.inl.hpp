@@ -7,6 +7,7 @@
 #include "headwise/cache/paged_cache.hpp"
 #include "headwise/cache/page_moves.hpp"
 #include "headwise/cache/tile_codec.hpp"
+#include "headwise/core/offsets.hpp"
 
 // What the functions of a PagedCache do: check everything, then ask the store of pages.
 
@@ -141,7 +142,7 @@ inline void PagedCache<>::append_in(Index layer, std::span<const SequenceId> ids
   const TileFormat& format = store_->tiles(storage).format();
   sequences_->check_distinct(ids);
   detail::check_appended(layer, format, 1, k, v, options);
-  detail::check_offsets(offsets, std::ssize(ids), k.tokens);
+  detail::check_offsets(offsets, "offsets", std::ssize(ids), "the ids of sequences", k.tokens, "tokens of k");
 
   const auto range = [&](Index b) {
     detail::PageTable& table = sequences_->table(ids[index(b)]);
