@@ -149,6 +149,7 @@ class ElementMasks {
     const Index stride = mask.key_stride(), tokens = tokens_of(row, tile);
     if (stride == 0) return *row.elements != 0 ? kWholeTile : 0;
     const char* const first = row.elements + tile * kTileTokens * stride;
+    __builtin_prefetch(first + kTileTokens);  // rows are many streams: too many for the hardware to follow
     if (stride == 1 && tokens == kTileTokens) return word_of_bytes(first);
     char bytes[kTileTokens] = {};
     for (Index j = 0; j < tokens; ++j) bytes[j] = first[j * stride];
@@ -163,6 +164,7 @@ class ElementMasks {
     Storage storage = mask.storage();
     float dense[kTileTokens];
     if (stride != 1) {
+      std::fill_n(dense, kTileTokens, 0.0f);
       for (Index j = 0; j < tokens; ++j) dense[j] = load_element(row.elements, storage, first + j * stride);
       numbers = reinterpret_cast<const char*>(dense), storage = Storage::f32;
     }
