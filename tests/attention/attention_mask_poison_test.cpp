@@ -98,6 +98,7 @@ TEST_P(MaskPoison, OfValuesInOneSegmentLeavesItsOthersAsTheyAre) {
       bad.value(0, poisoned, 1)[7] = -kInfinity;
       for (const Storage storage : {Storage::f32, Storage::bf16, Storage::int8})
         for (const Source source : {Source::cache, Source::packed_rows}) {
+          if (source != Source::cache && !is_element(storage)) continue;
           const Route route{.source = source, .storage = storage};
           const Results expected = run(clean, route, options), actual = run(bad, route, options);
           for (std::size_t i = 0; i < expected.output.size(); ++i) {
