@@ -87,6 +87,33 @@ TEST_P(MaskPoison, InAKeyOrValueReachesTheQueriesThatSeeItAndNoOther) {
           }
 }
 
+TEST_P(MaskPoison, OfValuesInOneSegmentLeavesItsOthersAsTheyAre) {
+  // the segment is summed again where sums tell of it: by few rows and many, from every place that values come from
+  for (const Index queries : {Index{1}, Index{3}, Index{130}})
+    for (const Index poisoned : {Index{0}, Index{1030}, Index{2047}, Index{2200}}) {
+      const Inputs clean({4, 2, 24}, 1, queries, 2300, 90);
+      const auto odd_heads = [&](Index, Index head, Index, Index key) { return key != poisoned || head == 1; };
+      const Options options{.causal = false, .mask_function = MaskFunction(odd_heads)};
+      Inputs bad = clean;
+      bad.value(0, poisoned, 0)[5] = kNan;
+      bad.value(0, poisoned, 1)[7] = -kInfinity;
+      for (const Storage storage : {Storage::f32, Storage::bf16, Storage::int8})
+        for (const Source source : {Source::cache, Source::packed_rows}) {
+          if (source != Source::cache && !is_element(storage)) continue;
+          const Route route{.source = source, .storage = storage};
+          const Results expected = run(clean, route, options), actual = run(bad, route, options);
+          for (std::size_t i = 0; i < expected.output.size(); ++i) {
+            const bool sees_it = i / 24 % 4 == 1;
+            if (!sees_it) {
+              ASSERT_EQ(actual.output[i], expected.output[i]) << headwise::name_of(storage) << " at " << i;
+            } else if (storage != Storage::int8) {  // which stores other numbers beside a NaN
+              ASSERT_EQ(std::isnan(actual.output[i]), i % 24 == 5);
+            }
+          }
+        }
+    }
+}
+
 TEST_P(MaskPoison, InTheMaskItselfBehindWhatOtherOptionsHideNeverLeaks) {
   const Inputs in({4, 2, 24}, 1, 70, 200, 85);
   std::vector<float> clean(70 * 200), bad;

@@ -152,6 +152,7 @@ class ElementMasks {
     if (stride == 0) return *row.elements != 0 ? kWholeTile : 0;
     mask.check_keys(tile * kTileTokens, tokens);
     const char* const first = row.elements + tile * kTileTokens * stride;
+    __builtin_prefetch(first + kTileTokens);  // rows are many streams: too many for the hardware to follow
     if (stride == 1 && tokens == kTileTokens) return word_of_bytes(first);
     char bytes[kTileTokens] = {};
     for (Index j = 0; j < tokens; ++j) bytes[j] = first[j * stride];
@@ -167,6 +168,7 @@ class ElementMasks {
     Storage storage = mask.storage();
     float dense[kTileTokens];
     if (stride != 1) {
+      std::fill_n(dense, kTileTokens, 0.0f);
       for (Index j = 0; j < tokens; ++j) dense[j] = load_element(row.elements, storage, first + j * stride);
       numbers = reinterpret_cast<const char*>(dense), storage = Storage::f32;
     }

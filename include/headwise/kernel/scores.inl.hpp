@@ -117,13 +117,18 @@ HEADWISE_INLINE void transform(F (&s)[MR][NV], const ScoreTransform& how, float*
 template <int MR, int NV>
 HEADWISE_INLINE M deliver_seen(const F (&s)[MR][NV], const ScoreArgs& args, const SoftmaxState* softmax, Index row,
                                Index token) {
+  const std::uint64_t* const visible = args.visible + row;
+  if (args.transform || !softmax) {
+    float* const at = args.scores + row * kTileTokens + token;
+    const F hidden = splat(-std::numeric_limits<float>::infinity());
+    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j)
+        store(at + i * kTileTokens + j * kLanes, select(lanes_of(visible[i], token + j * kLanes), s[i][j], hidden));
+  }
   M over = none();
-  HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) {
-    const Index r = row + i, t = token + j * kLanes;
-    const M seen = lanes_of(args.visible[r], t);
-    if (args.transform || !softmax)
-      store(args.scores + r * kTileTokens + t, select(seen, s[i][j], splat(-std::numeric_limits<float>::infinity())));
-    if (softmax) over = over | weigh(s[i][j], splat(softmax->max[r]), *softmax, r, t, seen);
+  if (softmax) {
+    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) over =
+        over | weigh(s[i][j], splat(softmax->max[row + i]), *softmax, row + i, token + j * kLanes,
+                     lanes_of(visible[i], token + j * kLanes));
   }
   return over;
 }
