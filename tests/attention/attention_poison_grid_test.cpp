@@ -16,7 +16,7 @@ using namespace testing;
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN(), kInfinity = std::numeric_limits<float>::infinity();
 constexpr Index kKeys = 200, kDim = 24, kHeads = 4, kKvHeads = 2;
 
-/// Everything that a call can be asked for after masks.
+/// What a call can be asked for after masks; sources take turns.
 constexpr Asked kEverything[] = {{.stage = ScoreStage::biased, .mass_heads = 2},
                                  {.stage = ScoreStage::weights, .mass_heads = 4}};
 
@@ -29,11 +29,12 @@ Inputs latent(Inputs in) {
   return in;
 }
 
-/// All that calls over every source give, in order.
+/// What calls over every source give, in order.
 std::vector<Weights> all_weights(const Inputs& in, const Options& options) {
   std::vector<Weights> result;
   const auto add = [&](const auto& source, const std::string&) {
-    for (const Asked& asked : kEverything) result.push_back(weights_over(source, in, options, asked));
+    const std::size_t turn = result.size() + static_cast<std::size_t>(in.query_tokens == 1);
+    result.push_back(weights_over(source, in, options, kEverything[turn % 2]));
   };
   with_every_source(in, add);
   with_every_source(in, add, true);
@@ -41,7 +42,7 @@ std::vector<Weights> all_weights(const Inputs& in, const Options& options) {
 }
 
 TEST_P(PoisonGrid, OfEveryKeyAndValueThatIsHiddenFromAllShowsInNothing) {
-  for (const Index queries : {Index{1}, Index{5}, Index{40}}) {
+  for (const Index queries : {Index{1}, Index{40}}) {
     const SomeOptions some(queries, kKeys);
     const Inputs clean = latent(Inputs({kHeads, kKvHeads, kDim}, 1, queries, kKeys, 21));
     Index cases = 0;  // that hide some key from all
@@ -115,24 +116,25 @@ TEST_P(PoisonGrid, OfAVisibleKeyReachesAllThatRowsGiveThatSeeIt) {
     const Inputs clean({kHeads, kKvHeads, kDim}, 1, queries, kKeys, 22);
     for (const auto& [name, options] : some.cases()) {
       const Visibility sees(clean, options);
-      for (const Index at : {Index{165}, Index{130}}) {
-        if (!sees.by_any(1, at)) continue;
-        Inputs bad = clean;
-        bad.key(0, at, 1)[5] = kNan;
-        for (const Asked& asked : kEverything) {
-          std::vector<Weights> was;
-          with_every_source(clean, [&](const auto& source, const std::string&) {
-            was.push_back(weights_over(source, clean, options, asked));
-          });
-          auto before = was.begin();
-          with_every_source(bad, [&](const auto& source, const std::string& of) {
-            if (HasFatalFailure()) return;
-            SCOPED_TRACE(name + ", " + of + ", " + std::to_string(queries) + " queries, key " + std::to_string(at));
-            expect_nan_of_key(weights_over(source, bad, options, asked), *before++, sees, asked, queries, at);
-          });
-          if (HasFatalFailure()) return;
-        }
-      }
+      const Index at = queries == 1 ? 165 : 130;
+      if (!sees.by_any(1, at)) continue;
+      Inputs bad = clean;
+      bad.key(0, at, 1)[5] = kNan;
+      std::vector<Weights> was;
+      const auto asked = [&](std::size_t source) -> const Asked& {
+        return kEverything[(source + static_cast<std::size_t>(queries)) % 2];
+      };
+      with_every_source(clean, [&](const auto& source, const std::string&) {
+        was.push_back(weights_over(source, clean, options, asked(was.size())));
+      });
+      std::size_t number = 0;
+      with_every_source(bad, [&](const auto& source, const std::string& of) {
+        if (HasFatalFailure()) return;
+        SCOPED_TRACE(name + ", " + of + ", " + std::to_string(queries) + " queries");
+        const Asked& what = asked(number);
+        expect_nan_of_key(weights_over(source, bad, options, what), was[number++], sees, what, queries, at);
+      });
+      if (HasFatalFailure()) return;
     }
   }
 }
