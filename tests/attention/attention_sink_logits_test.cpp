@@ -3,6 +3,7 @@
 #include <array>
 
 #include "tests/attention/oracle.hpp"
+#include "tests/support/errors.hpp"
 
 namespace headwise {
 namespace {
@@ -128,6 +129,26 @@ TEST(SinkLogitsOfAPlan, AreCopied) {
   std::vector<float> out(expected.output.size());
   attend(plan, View<const float>(in.q.data(), 1, 3, 4, 16), cache, View<float>(out.data(), 1, 3, 4, 16));
   EXPECT_EQ(out, expected.output);
+}
+
+TEST(SinkLogitsOfAPlan, MayBeOfEachLayer) {
+  const Inputs in({4, 2, 16}, 1, 3, 40, 46);
+  const auto cache = cache_of<float>(in);
+  const std::vector<float> first{1, 2, 0, -1}, second{-kInfinity, 0.5f, 3, 1}, short_by_one(3);
+  const Attention<> attend(in.heads);
+  std::vector<float> out(in.q.size());
+  const View<const float> q(in.q.data(), 1, 3, 4, 16);
+  const View<float> output(out.data(), 1, 3, 4, 16);
+  for (const std::span<const float> planned : {std::span<const float>{}, std::span<const float>(first)}) {
+    const AttentionPlan plan = attend.plan(3, cache, {.sink_logits = planned});
+    attend(plan, {.sink_logits = second}, q, cache, output);
+    EXPECT_EQ(out, run_over(cache, in, {.sink_logits = second}).output);
+    attend(plan, LayerOptions{}, q, cache, output);
+    EXPECT_EQ(out, run_over(cache, in, {.sink_logits = planned}).output);
+    const std::vector<float> before = out;
+    expect_error([&] { attend(plan, {.sink_logits = short_by_one}, q, cache, output); }, {"sink_logits (3", "(4)"});
+    EXPECT_EQ(out, before);
+  }
 }
 
 TEST(SinkLogits, OfRowsWithoutKeysAreTheirLse) {
