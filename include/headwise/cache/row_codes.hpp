@@ -90,7 +90,13 @@ inline void encode_chunk(const float* in, Bits<S>* out) {
       return;
     }
   }
-  for (Index i = 0; i < kChunk; ++i) out[i] = convert_bits<Storage::f32, S>(std::bit_cast<std::uint32_t>(in[i]));
+  const auto convert = [&](Index i) { out[i] = convert_bits<Storage::f32, S>(std::bit_cast<std::uint32_t>(in[i])); };
+  if constexpr (S == Storage::bf16) {
+#pragma GCC unroll 1  // g++ takes the loop apart otherwise, before it could make vectors of it
+    for (Index i = 0; i < kChunk; ++i) convert(i);
+  } else {
+    for (Index i = 0; i < kChunk; ++i) convert(i);
+  }
 }
 
 /// The largest magnitude of `count` numbers, as bits: as integers, magnitudes are ordered, NaN above all.
