@@ -30,18 +30,6 @@ Inputs precise(const Heads<>& heads, Index sequences, Index queries, Index keys,
   return Inputs(heads, sequences, queries, keys, seed, {.coarse = false});
 }
 
-/// Query tokens first … first + count − 1 of a single sequence.
-Inputs some_queries(const Inputs& in, Index first, Index count) {
-  Inputs part(in.heads, 1, count, 0);
-  std::copy_n(in.q.begin() + first * in.heads.num_heads() * in.heads.head_dim(), part.q.size(), part.q.begin());
-  return part;
-}
-
-void append_to(Results& all, const Results& part) {
-  all.output.insert(all.output.end(), part.output.begin(), part.output.end());
-  all.lse.insert(all.lse.end(), part.lse.begin(), part.lse.end());
-}
-
 class Invariance : public EveryIsa {};
 
 TEST_P(Invariance, TwoRunsGiveTheSameBits) {

@@ -46,13 +46,8 @@ TEST_P(RelativeBiases, AreAddedAsTheDefinitionSays) {
         for (const auto& [name, without] : kCases) {
           Options options = without;
           options.relative_bias = &bias;
-          const Expected expected(in, options);
-          for (const Storage storage : kAllStorages)
-            for (const Source source : {Source::cache, Source::packed_rows}) {
-              const Route route{.source = source, .storage = storage};
-              expected.check(run(in, route, options), route, name);
-              if (HasFatalFailure()) return;
-            }
+          expect_defined_for_every_storage(in, options, name);
+          if (HasFatalFailure()) return;
         }
       }
     }

@@ -50,13 +50,8 @@ TEST_P(SinkLogits, AndTemperaturesMeanWhatTheDefinitionSays) {
        {Lengths{1, 0}, Lengths{1, 1}, Lengths{1, 63}, Lengths{17, 130}, Lengths{3, 1100}, Lengths{9, 4}}) {
     const Inputs in({8, 2, 40, 24}, 1, queries, keys, 41);
     for (const auto& [name, options] : kCases) {
-      const Expected expected(in, options);
-      for (const Storage storage : kAllStorages)
-        for (const Source source : {Source::cache, Source::packed_rows}) {
-          const Route route{.source = source, .storage = storage};
-          expected.check(run(in, route, options), route, name);
-          if (HasFatalFailure()) return;
-        }
+      expect_defined_for_every_storage(in, options, name);
+      if (HasFatalFailure()) return;
     }
   }
 }

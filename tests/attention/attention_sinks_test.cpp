@@ -14,18 +14,6 @@ using namespace testing;
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr std::array<Index, 6> kSinks{1, 4, 63, 64, 65, 1025};
 
-/// Query tokens first … first + count − 1 of a single sequence.
-Inputs some_queries(const Inputs& in, Index first, Index count) {
-  Inputs part(in.heads, 1, count, 0);
-  std::copy_n(in.q.begin() + first * in.heads.num_heads() * in.heads.head_dim(), part.q.size(), part.q.begin());
-  return part;
-}
-
-void append_to(Results& all, const Results& part) {
-  all.output.insert(all.output.end(), part.output.begin(), part.output.end());
-  all.lse.insert(all.lse.end(), part.lse.begin(), part.lse.end());
-}
-
 /// The results of query tokens [from, in.query_tokens), `chunk` at a time, each after the keys up to its own.
 template <class S>
 Results in_chunks(const S& source, const Inputs& in, const Options& options, Index chunk, Index from = 0) {

@@ -166,4 +166,11 @@ class Memory {
   char* data_;
 };
 
+/// Query tokens first … first + count − 1 of a single sequence.
+inline Inputs some_queries(const Inputs& in, Index first, Index count) {
+  Inputs part(in.heads, 1, count, 0);
+  std::copy_n(in.q.begin() + first * in.heads.num_heads() * in.heads.head_dim(), part.q.size(), part.q.begin());
+  return part;
+}
+
 }  // namespace headwise::testing

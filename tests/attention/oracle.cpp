@@ -213,4 +213,14 @@ void expect_defined(const Inputs& in, const Route& route, const Options& options
   Expected(in, options, map, std::move(function)).check(run(in, route, options, Serial{}, map), route, what);
 }
 
+void expect_defined_for_every_storage(const Inputs& in, const Options& options, std::string_view what) {
+  const Expected expected(in, options);
+  for (const Storage storage : kAllStorages)
+    for (const Source source : {Source::cache, Source::packed_rows}) {
+      const Route route{.source = source, .storage = storage};
+      expected.check(run(in, route, options), route, what);
+      if (::testing::Test::HasFatalFailure()) return;
+    }
+}
+
 }  // namespace headwise::testing

@@ -73,4 +73,7 @@ class Expected {
 void expect_defined(const Inputs& in, const Route& route, const Options& options = {}, const HeadMap* map = nullptr,
                     std::string_view what = {}, ExactFunction function = {});
 
+/// The same for keys and values of every storage type, in a cache and in the caller's memory.
+void expect_defined_for_every_storage(const Inputs& in, const Options& options, std::string_view what);
+
 }  // namespace headwise::testing

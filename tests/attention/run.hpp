@@ -45,6 +45,12 @@ inline void PrintTo(const Results& results, std::ostream* out) {
   *out << "results of " << results.lse.size() << " rows, first " << (results.output.empty() ? 0.0f : results.output[0]);
 }
 
+/// Behind the rows that are there, those of the next call.
+inline void append_to(Results& all, const Results& part) {
+  all.output.insert(all.output.end(), part.output.begin(), part.output.end());
+  all.lse.insert(all.lse.end(), part.lse.begin(), part.lse.end());
+}
+
 /// A cache that holds the keys and values of the inputs.
 template <class T>
 KvCache<T> cache_of(const Inputs& in) {

@@ -8,24 +8,15 @@
 #include <vector>
 
 #include "headwise/position/rope.hpp"
+#include "tests/position/numbers.hpp"
 #include "tests/support/errors.hpp"
 
 namespace headwise {
 namespace {
 
 using testing::expect_error;
-
-std::vector<float> random_numbers(Index count) {
-  std::mt19937 generator(3);
-  std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
-  std::vector<float> result(static_cast<std::size_t>(count));
-  for (float& x : result) x = uniform(generator);
-  return result;
-}
-
-View<float> view(std::vector<float>& x, Index sequences, Index tokens, Index heads) {
-  return {x.data(), sequences, tokens, heads, std::ssize(x) / (sequences * tokens * heads)};
-}
+using testing::random_numbers;
+using testing::view;
 
 struct Case {
   const char* name;

@@ -10,24 +10,15 @@
 #include <vector>
 
 #include "headwise/parallel/thread_pool.hpp"
+#include "tests/position/numbers.hpp"
 #include "tests/support/errors.hpp"
 
 namespace headwise {
 namespace {
 
 using headwise::testing::expect_error;
-
-std::vector<float> random_numbers(Index count, unsigned seed = 1) {
-  std::mt19937 generator(seed);
-  std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
-  std::vector<float> result(static_cast<std::size_t>(count));
-  for (float& x : result) x = uniform(generator);
-  return result;
-}
-
-View<float> view(std::vector<float>& x, Index sequences, Index tokens, Index heads) {
-  return {x.data(), sequences, tokens, heads, std::ssize(x) / (sequences * tokens * heads)};
-}
+using headwise::testing::random_numbers;
+using headwise::testing::view;
 
 /// One head of one token, by the definition: complex numbers times a·e^(i·p·f).
 std::vector<double> turned(std::span<const float> x, const Rope& rope, std::span<const double> frequencies, Index p) {

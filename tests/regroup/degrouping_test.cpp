@@ -13,17 +13,8 @@
 namespace headwise::regroup {
 namespace {
 
-using headwise::testing::distance;
-using headwise::testing::expect_error;
-using headwise::testing::kForwardTolerance;
-using headwise::testing::partition_of;
-using headwise::testing::random_matrix;
-using headwise::testing::random_weights;
+using namespace headwise::testing;
 using List = std::vector<Index>;
-
-nn::Matrix run(const AttentionWeights& w) {
-  return to_module(w, {.rope = nn::RopeOptions{}}).forward(random_matrix(50, w.hidden_size(), 8));
-}
 
 TEST(Degrouping, RepeatsEveryKvHeadSideBySide) {
   const AttentionWeights w = random_weights(12, 2, 4, 3, 8, true);
@@ -45,7 +36,7 @@ TEST(Degrouping, GivesTheSameBits) {
   for (const bool biases : {false, true})
     for (const auto& [from, to] : {std::pair<Index, Index>{1, 12}, {3, 12}, {2, 4}, {3, 6}, {4, 4}}) {
       const AttentionWeights w = random_weights(12, from, 8, 6, 48, biases);
-      EXPECT_EQ(run(degroup(w, to)), run(w)) << from << " to " << to;
+      EXPECT_EQ(output_of(degroup(w, to)), output_of(w)) << from << " to " << to;
     }
 }
 
@@ -55,7 +46,7 @@ TEST(Degrouping, GivesTheSameBitsUnderAnyMap) {
   const AttentionWeights more = degroup(w, 6);
   for (Index h = 0; h < 7; ++h)
     EXPECT_EQ(more.map().kv_head_of(h), (List{0, 3, 0, 1, 1, 4, 2})[static_cast<std::size_t>(h)]) << h;
-  EXPECT_EQ(run(more), run(w));
+  EXPECT_EQ(output_of(more), output_of(w));
 }
 
 TEST(Degrouping, PoolingTheCopiesBringsTheWeightsBack) {
@@ -80,7 +71,7 @@ TEST(Degrouping, UnequalGroupsBecomeEqualOnesOfTheirCommonSize) {
     equal.check();
     EXPECT_EQ(equal.num_kv_heads, c.kv_heads);
     EXPECT_FALSE(equal.head_map);
-    EXPECT_LE(distance(run(equal), run(w)), kForwardTolerance);
+    EXPECT_LE(distance(output_of(equal), output_of(w)), kForwardTolerance);
   }
 }
 
@@ -89,7 +80,7 @@ TEST(Degrouping, EqualGroupsLeaveUnreadKvHeadsOut) {
   w.head_map = HeadMap::blocks(List{2, 0, 4, 0});
   const AttentionWeights equal = to_equal_groups(w);
   EXPECT_EQ(equal.num_kv_heads, 3);
-  EXPECT_EQ(run(equal), run(w)) << "heads stay in order";
+  EXPECT_EQ(output_of(equal), output_of(w)) << "heads stay in order";
 }
 
 TEST(Degrouping, RefusesCountsThatDoNotFit) {

@@ -13,18 +13,8 @@
 namespace headwise::regroup {
 namespace {
 
-using headwise::testing::distance;
-using headwise::testing::expect_error;
-using headwise::testing::kForwardTolerance;
-using headwise::testing::partition_of;
-using headwise::testing::random_matrix;
-using headwise::testing::random_order;
-using headwise::testing::random_weights;
+using namespace headwise::testing;
 using List = std::vector<Index>;
-
-nn::Matrix run(const AttentionWeights& w) {
-  return to_module(w, {.rope = nn::RopeOptions{}}).forward(random_matrix(50, w.hidden_size(), 8));
-}
 
 TEST(Permutation, MovesTheHeadsOfMultiHeadAttention) {
   const AttentionWeights w = random_weights(4, 4, 8, 6, 16, true);
@@ -49,7 +39,7 @@ TEST(Permutation, LeavesWhatTheLayerComputes) {
     for (const auto& [heads, kv_heads] : {std::pair<Index, Index>{9, 9}, {9, 3}, {8, 1}})
       for (unsigned seed = 1; seed <= 3; ++seed) {
         const AttentionWeights w = random_weights(heads, kv_heads, 8, 6, 48, biases, seed);
-        EXPECT_LE(distance(run(permute_heads(w, random_order(kv_heads, seed))), run(w)), kForwardTolerance)
+        EXPECT_LE(distance(output_of(permute_heads(w, random_order(kv_heads, seed))), output_of(w)), kForwardTolerance)
             << heads << ":" << kv_heads;
       }
 }
@@ -60,13 +50,13 @@ TEST(Permutation, LeavesWhatALayerWithAnyMapComputesAndNeedsNone) {
     w.head_map = map;
     const AttentionWeights moved = permute_heads(w, List{1, 2, 0});
     EXPECT_FALSE(moved.head_map) << "equal groups are contiguous now";
-    EXPECT_LE(distance(run(moved), run(w)), kForwardTolerance);
+    EXPECT_LE(distance(output_of(moved), output_of(w)), kForwardTolerance);
   }
   w.head_map = HeadMap::arbitrary(List{2, 0, 2, 1, 2, 2, 2, 1, 2}, 3);
   const AttentionWeights moved = make_contiguous(w);
   for (Index h = 0; h < 9; ++h)
     EXPECT_EQ(moved.map().kv_head_of(h), (List{0, 1, 1, 2, 2, 2, 2, 2, 2})[static_cast<std::size_t>(h)]);
-  EXPECT_LE(distance(run(moved), run(w)), kForwardTolerance);
+  EXPECT_LE(distance(output_of(moved), output_of(w)), kForwardTolerance);
 }
 
 TEST(Permutation, TheQueryOrderNamesTheReadersOfEachKvHead) {
@@ -85,7 +75,7 @@ TEST(Permutation, APartitionsGroupsBecomeContiguous) {
   EXPECT_EQ(before.value, after.value);
   EXPECT_EQ(before.output, after.output);
   EXPECT_EQ(before.key_bias, after.key_bias);
-  EXPECT_LE(distance(run(before), run(pool(w, partition))), kForwardTolerance);
+  EXPECT_LE(distance(output_of(before), output_of(pool(w, partition))), kForwardTolerance);
   EXPECT_FALSE(make_contiguous(pool(w, partition_of({0, 1, 0, 1, 1, 0}))).head_map);
 }
 

@@ -14,11 +14,7 @@
 namespace headwise::regroup {
 namespace {
 
-using headwise::testing::distance;
-using headwise::testing::expect_error;
-using headwise::testing::partition_of;
-using headwise::testing::random_matrix;
-using headwise::testing::random_weights;
+using namespace headwise::testing;
 using List = std::vector<Index>;
 
 constexpr PoolMethod kMethods[] = {PoolMethod::mean, PoolMethod::first, PoolMethod::medoid, PoolMethod::random};

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "headwise/regroup/attention_weights.hpp"
+#include "headwise/regroup/module.hpp"
 #include "headwise/regroup/partition.hpp"
 #include "tests/nn/random_matrix.hpp"
 
@@ -37,6 +38,11 @@ inline std::vector<Index> random_order(Index count, unsigned seed) {
 }
 
 inline regroup::Partition partition_of(std::vector<Index> labels) { return regroup::Partition::from_labels(labels); }
+
+/// What the layer makes of 50 random tokens, with positions turned in.
+inline nn::Matrix output_of(const regroup::AttentionWeights& w) {
+  return regroup::to_module(w, {.rope = nn::RopeOptions{}}).forward(random_matrix(50, w.hidden_size(), 8));
+}
 
 /// Largest difference of two matrices of one shape; infinite for others.
 inline double distance(const nn::Matrix& a, const nn::Matrix& b) {

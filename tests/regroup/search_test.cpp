@@ -16,13 +16,7 @@
 namespace headwise::regroup {
 namespace {
 
-using headwise::testing::distance;
-using headwise::testing::expect_error;
-using headwise::testing::kForwardTolerance;
-using headwise::testing::partition_of;
-using headwise::testing::random_matrix;
-using headwise::testing::random_order;
-using headwise::testing::random_weights;
+using namespace headwise::testing;
 using List = std::vector<Index>;
 
 Eigen::MatrixXd random_gram(Index heads, unsigned seed) {
