@@ -51,8 +51,12 @@ void write_attention(const std::filesystem::path& folder) {
   }
   for (int option = 0; option < kNumOptions; ++option) {
     std::string input = shape();
-    if (needs_option_before(option))
+    input[11] = static_cast<char>(2 + 3 * (random() % 80));  // three sequences, whose shape takes all of these bytes
+    if (needs_option_before(option)) {
+      input[1] = 0;                                                        // a cache
+      input[9] = 15;                                                       // of 16 dimensions
       input += std::string{static_cast<char>(option - 1), 0, 0, 0, 0, 0};  // a plain Rope
+    }
     input += static_cast<char>(option);
     for (int i = 0; i < 2 * kOptionBytes; ++i) input += byte(200);  // seldom what is impossible
     for (int options = option % 4; options > 0; --options) input += any_option();
