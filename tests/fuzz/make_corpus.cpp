@@ -26,6 +26,9 @@ void write(const std::filesystem::path& path, const std::string& bytes) {
   if (!file.flush()) std::fprintf(stderr, "%s cannot be written\n", path.c_str());
 }
 
+/// Positions are of RoPE, which is the option before them.
+bool needs_option_before(int option) { return option == 34 || option == 37; }
+
 /// Calls of any kind: bytes of shape and data, then a few options. First of any options, then of each one and some others.
 void write_attention(const std::filesystem::path& folder) {
   constexpr int kInputs = 48, kShapeBytes = 23, kOptionBytes = 8;
@@ -47,7 +50,14 @@ void write_attention(const std::filesystem::path& folder) {
     write(folder / ("call" + std::to_string(number)), input);
   }
   for (int option = 0; option < kNumOptions; ++option) {
-    std::string input = shape() + static_cast<char>(option);
+    std::string input = shape();
+    input[11] = static_cast<char>(2 + 3 * (random() % 80));  // three sequences, whose shape takes all of these bytes
+    if (needs_option_before(option)) {
+      input[1] = 0;                                                        // a cache
+      input[9] = 15;                                                       // of 16 dimensions
+      input += std::string{static_cast<char>(option - 1), 0, 0, 0, 0, 0};  // a plain Rope
+    }
+    input += static_cast<char>(option);
     for (int i = 0; i < 2 * kOptionBytes; ++i) input += byte(200);  // seldom what is impossible
     for (int options = option % 4; options > 0; --options) input += any_option();
     write(folder / ("option" + std::to_string(option)), input);

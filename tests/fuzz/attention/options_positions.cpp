@@ -121,6 +121,7 @@ void read_query_rope(Bytes& bytes, Call& call) {
 void read_query_positions(Bytes& bytes, Call& call) {
   const bool spoiled = bytes.byte() >= 224;
   call.at_end.push_back([bytes, spoiled](Call& whole) mutable {
+    if (!whole.query_rope && !spoiled) return;  // impossible without
     const Index tokens = whole.query_tokens(), axes = whole.query_rope ? whole.query_rope->num_axes() : 1;
     const Index all = (whole.ragged ? 1 : whole.num_sequences()) * tokens;
     std::vector<Index>& positions = whole.query_positions;
@@ -170,6 +171,7 @@ void read_key_rope(Bytes& bytes, Call& call) {
 void read_key_positions(Bytes& bytes, Call& call) {
   const bool spoiled = bytes.byte() >= 240;
   call.at_end.push_back([bytes, spoiled](Call& whole) mutable {
+    if (!whole.appending.rope && !spoiled) return;  // impossible without
     const Index axes = whole.appending.rope ? whole.appending.rope->num_axes() : 1;
     for (Index b = 0; b < whole.num_sequences(); ++b)
       whole.appending.positions.push_back(make_positions(bytes, whole.sequence(b).keys, axes));

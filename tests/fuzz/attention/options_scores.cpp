@@ -15,7 +15,8 @@ void read_scale(Bytes& bytes, Call& call) {
 }
 
 void read_softcap(Bytes& bytes, Call& call) {
-  const float softcap = read_float(bytes);
+  float softcap = read_float(bytes);
+  if (bytes.byte() < 224) softcap = std::abs(softcap);
   call.options.softcap = softcap;
   call.parameters.softcap = call.softcap = static_cast<double>(softcap);
   call.impossible_if(!std::isfinite(softcap) || softcap < 0);

@@ -14,7 +14,7 @@ std::vector<Index> read_lengths(Bytes& bytes, Call& call, Index Sequence::*limit
   call.impossible_if(count != call.num_sequences());
   for (Index b = 0; b < count; ++b) {
     const Index most = b < call.num_sequences() ? call.sequence(b).*limit : 0;
-    lengths.push_back(bytes.wild(0, most));
+    lengths.push_back(kind < 128 ? bytes.between(0, most) : bytes.wild(0, most));
     call.impossible_if(lengths.back() < 0 || lengths.back() > most);
   }
   return lengths;
@@ -22,6 +22,7 @@ std::vector<Index> read_lengths(Bytes& bytes, Call& call, Index Sequence::*limit
 
 void read_key_lengths(Bytes& bytes, Call& call) { call.key_lengths = read_lengths(bytes, call, &Sequence::keys); }
 void read_query_lengths(Bytes& bytes, Call& call) {
+  if (call.ragged && bytes.byte() < 192) return;  // impossible together
   call.query_lengths = read_lengths(bytes, call, &Sequence::queries);
 }
 
@@ -49,7 +50,8 @@ static HeadMap read_map(Bytes& bytes, Call& call) {
   std::vector<Index> kv_head_of;
   call.impossible_if(heads != call.num_heads);
   for (Index i = 0; i < heads; ++i) {
-    kv_head_of.push_back(bytes.wild(0, call.num_kv_heads - 1));
+    const Index last = call.num_kv_heads - 1;
+    kv_head_of.push_back(kind < 192 ? bytes.between(0, last) : bytes.wild(0, last));
     call.impossible_if(kv_head_of.back() < 0 || kv_head_of.back() >= call.num_kv_heads);
   }
   return HeadMap::arbitrary(kv_head_of, call.num_kv_heads);
