@@ -84,6 +84,7 @@ struct CallShape {
 };
 
 class QueryTurns;
+class RowScales;
 
 /// One attention call, checked, without types.
 struct Problem : CallShape {
@@ -92,6 +93,7 @@ struct Problem : CallShape {
   float scale;
   const QkNorm* query_norm;           // null: none
   const QueryTurns* turns = nullptr;  // of a call with a query_rope, once they are made
+  const RowScales* scales = nullptr;  // are written beside the outputs, where weights are made after them
 };
 
 }  // namespace detail
