@@ -5,7 +5,7 @@
 
 #include "tests/attention/ragged.hpp"
 #include "tests/attention/shared_tiles.hpp"
-#include "tests/attention/weights.hpp"
+#include "tests/attention/weight_cases.hpp"
 
 namespace headwise {
 namespace {
@@ -38,13 +38,7 @@ class KeyMasses : public EveryIsa {
 };
 
 TEST_P(KeyMasses, AreTheDefinitionsOfEveryShapeSourceAndStorage) {
-  for (const Source source : {Source::cache, Source::packed_rows, Source::scattered_rows})
-    for (const Storage storage : kAllStorages)
-      for (const auto& [queries, keys] : {std::pair<Index, Index>{1, 130}, {3, 63}, {70, 100}, {2, 0}, {5, 1}})
-        for (const Heads<>& heads : {Heads<>{4, 4, 8}, Heads<>{6, 2, 24, 16}, Heads<>{5, 1, 10}}) {
-          expect_defined_mass(Inputs(heads, 2, queries, keys, 71), {.source = source, .storage = storage}, {});
-          if (HasFatalFailure()) return;
-        }
+  for_each_weighed_shape([](const Inputs& in, const Route& route) { expect_defined_mass(in, route, {}); });
 }
 
 TEST_P(KeyMasses, OfSeveralRowTilesAndSegmentsAreTheDefinitions) {
@@ -53,20 +47,54 @@ TEST_P(KeyMasses, OfSeveralRowTilesAndSegmentsAreTheDefinitions) {
 }
 
 TEST_P(KeyMasses, ObeyMasksLengthsAndBiases) {
-  const std::array<float, 4> slopes{0.5f, 0.01f, 0.0f, 0.125f}, sinks{1.0f, -3.0f, 2.5f, 0.0f};
-  const std::vector<Index> keys{150, 3, 70, 0}, queries{45, 7, 0, 1}, prefixes{130, 0, 64, 120}, starts{70, 3, 0, 149};
-  const Inputs in({4, 2, 8}, 4, 45, 150, 72);
-  for (const Options& options :
-       {Options{.causal = false}, Options{.window = 20, .num_sink_tokens = 3}, Options{.window = 0},
-        Options{.causal = false, .window = 5, .window_right = 7}, Options{.softcap = 2.0f},
-        Options{.scale = 0.3f, .softcap = 1.5f, .alibi_slopes = slopes},
-        Options{.window = 30, .key_lengths = keys, .query_lengths = queries},
-        Options{.chunk_size = 40, .temperature = Temperature{8, 0.5f}, .sink_logits = sinks},
-        Options{.window = 25, .prefix_lengths = prefixes, .key_starts = starts}})
-    for (const std::optional<Index> last : {std::optional<Index>{}, std::optional<Index>{0}, std::optional<Index>{5}}) {
-      expect_defined_mass(in, {}, options, last);
-      if (HasFatalFailure()) return;
-    }
+  for (const std::optional<Index> last : {std::optional<Index>{}, std::optional<Index>{0}, std::optional<Index>{5}})
+    for_each_weighed_option(
+        [&](const Inputs& in, const Options& options) { expect_defined_mass(in, {}, options, last); });
+}
+
+TEST_P(KeyMasses, OfScoresFarFromZeroAreAsExactAsOfOthers) {
+  for (const Index queries : {1, 3})
+    for (const float score : {3e4f, -7e5f})
+      for (const Index heads : {2, 4}) {
+        const Inputs in = alike(queries, 300, score);
+        const Options options{.scale = 1.0f, .causal = false};
+        const std::vector<float> mass = weights_over(cache_of<float>(in), in, options, {.mass_heads = heads}).mass;
+        const auto rows = static_cast<double>(queries * 4 / heads);
+        for (Index i = 0; i < 300 * heads; ++i)  // half a unit for each weight
+          EXPECT_NEAR(static_cast<double>(mass[static_cast<std::size_t>(i)]), rows / 300, rows * 0x1p-24) << score;
+      }
+}
+
+TEST_P(KeyMasses, GoToArraysOfAnyOrder) {
+  for (const Index queries : {1, 5, 260})
+    for (const Index keys : {0, 1, 63, 64, 65, 300, 1030})
+      for (const Index heads : {2, 34}) {
+        const Inputs in({34, 2, 8}, 1, queries, keys, 84);
+        const auto cache = cache_of<float>(in);
+        const std::vector<float> packed = weights_over(cache, in, {.window = 200}, {.mass_heads = heads}).mass;
+        const Index room = keys + kRoom, spread = heads + 3;
+        const std::vector<Strides> orders{
+            {0, 1, room, 1}, {0, spread, 1, 1}, {0, 2, 2 * room + 1, 1}, {0, -1, room, 1}};
+        for (const Strides& order : orders)
+          for (const bool add : {false, true}) {
+            const float before = 0.25f, gap = 77.0f;
+            std::vector<float> memory(static_cast<std::size_t>((2 * room + 1) * spread), gap), out(in.q.size());
+            float* const first = memory.data() + (order.token < 0 ? room - 1 : 0);
+            const auto at = [&](Index t, Index h) -> float& { return first[t * order.token + h * order.head]; };
+            for (Index t = 0; t < room; ++t)
+              for (Index h = 0; h < heads; ++h) at(t, h) = add ? before : kNan;
+            Outputs outputs(View<float>(out.data(), queries, 34, 8));
+            outputs.mass = {View<float>(first, 1, room, heads, 1, order), add};
+            Attention<>{in.heads}(View<const float>(in.q.data(), queries, 34, 8), cache, outputs, {.window = 200});
+            for (Index t = 0; t < room; ++t)
+              for (Index h = 0; h < heads; ++h) {
+                const float mass = packed[static_cast<std::size_t>(t * heads + h)];
+                ASSERT_EQ(at(t, h), add ? before + mass : mass) << "key " << t << ", head " << h;
+                at(t, h) = gap;
+              }
+            EXPECT_EQ(std::count(memory.begin(), memory.end(), gap), std::ssize(memory)) << "written between elements";
+          }
+      }
 }
 
 TEST_P(KeyMasses, FollowScoresThatRiseSoFarThatSumsAreRescaled) {

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Scores that a call gives (Outputs::scores) are those of the definition at every stage, whatever walks the keys.
-#include <array>
-
 #include "tests/attention/ragged.hpp"
-#include "tests/attention/weights.hpp"
+#include "tests/attention/weight_cases.hpp"
 
 namespace headwise {
 namespace {
@@ -24,29 +22,25 @@ class ScoresOutput : public EveryIsa {
 };
 
 TEST_P(ScoresOutput, AreTheDefinitionsOfEveryShapeSourceAndStorage) {
-  for (const Source source : {Source::cache, Source::packed_rows, Source::scattered_rows})
-    for (const Storage storage : kAllStorages)
-      for (const auto& [queries, keys] : {std::pair<Index, Index>{1, 130}, {3, 63}, {70, 100}, {2, 0}, {5, 1}})
-        for (const Heads<>& heads : {Heads<>{4, 4, 8}, Heads<>{6, 2, 24, 16}, Heads<>{5, 1, 10}}) {
-          expect_all_stages(Inputs(heads, 2, queries, keys, 61), {.source = source, .storage = storage}, {});
-          if (HasFatalFailure()) return;
-        }
+  for_each_weighed_shape([](const Inputs& in, const Route& route) { expect_all_stages(in, route, {}); });
 }
 
 TEST_P(ScoresOutput, ObeyMasksLengthsAndBiases) {
-  const std::array<float, 4> slopes{0.5f, 0.01f, 0.0f, 0.125f}, sinks{1.0f, -3.0f, 2.5f, 0.0f};
-  const std::vector<Index> keys{150, 3, 70, 0}, queries{45, 7, 0, 1}, prefixes{130, 0, 64, 120}, starts{70, 3, 0, 149};
-  const Inputs in({4, 2, 8}, 4, 45, 150, 62);
-  for (const Options& options :
-       {Options{.causal = false}, Options{.window = 20, .num_sink_tokens = 3}, Options{.window = 0},
-        Options{.causal = false, .window = 5, .window_right = 7}, Options{.softcap = 2.0f},
-        Options{.scale = 0.3f, .softcap = 1.5f, .alibi_slopes = slopes},
-        Options{.window = 30, .key_lengths = keys, .query_lengths = queries},
-        Options{.chunk_size = 40, .temperature = Temperature{8, 0.5f}, .sink_logits = sinks},
-        Options{.window = 25, .prefix_lengths = prefixes, .key_starts = starts}}) {
-    expect_all_stages(in, {}, options);
-    if (HasFatalFailure()) return;
-  }
+  for_each_weighed_option([](const Inputs& in, const Options& options) { expect_all_stages(in, {}, options); });
+}
+
+TEST_P(ScoresOutput, WeightsOfScoresFarFromZeroAreAsExactAsOfOthers) {
+  for (const Index queries : {1, 3})
+    for (const float score : {3e4f, -7e5f}) {
+      const Inputs in = alike(queries, 300, score);
+      const Options options{.scale = 1.0f, .causal = false};
+      const std::vector<float> weights =
+          weights_over(cache_of<float>(in), in, options, {.stage = ScoreStage::weights}).scores;
+      for (Index r = 0; r < queries * 4; ++r)
+        for (Index t = 0; t < 300; ++t)
+          EXPECT_NEAR(weights[static_cast<std::size_t>(r * (300 + kRoom) + t)], 1.0f / 300, 4 * 0x1p-24f / 300)
+              << score;
+    }
 }
 
 TEST_P(ScoresOutput, LeaveTheResultsTheirBitsAndNeedNoLse) {

@@ -6,8 +6,9 @@
 // Scores and masses of calls, and what they are by the definition.
 //
 // Beside the errors of scores (tests/attention/oracle.hpp, which this states again in a simpler, larger form): a weight is
-// e^(score − lse), so an error δ of either changes it by the factor e^δ; as part of a mass it is rounded to a multiple of
-// 2^-23, and where weights meet the values as bf16, to that first.
+// e^(score − max) over the sum of these, so an error δ of a score changes it by the factor e^δ, twice: by its own and by what
+// all have in common. As part of a mass it is rounded to a multiple of 2^-23, and where weights meet the values as bf16, to
+// that first.
 
 namespace headwise::testing {
 
@@ -60,7 +61,7 @@ class ExpectedWeights {
   Options options_;
   bool pairs_;
   std::vector<reference::Result> results_;  // [sequence]
-  double score_size_ = 0, largest_lse_ = 0;
+  double score_size_ = 0;
 
   double weight_error() const;
 };

@@ -5,10 +5,11 @@
 #include <cmath>
 #include <limits>
 
+#include "headwise/attention/mask_row.hpp"
 #include "headwise/core/log2_units.hpp"
 
-// Scores are kept in units of log2, in which the lowest numbers of an additive mask would be infinite. Their units are
-// stretched beyond ±2^126: every finite number stays finite, and the larger of two stays the larger.
+// Scores are kept in units of log2, in which the lowest numbers of an additive mask would be infinite. Where there is one,
+// units are stretched beyond ±2^126: every finite number stays finite, and the larger of two stays the larger.
 
 namespace headwise::detail {
 
@@ -30,6 +31,16 @@ struct AddedUnits {
     constexpr double kMost = std::numeric_limits<float>::max();
     return static_cast<float>(std::copysign(std::min(natural, kMost), static_cast<double>(x)));
   }
+};
+
+/// The units of a call's scores, and of what is made of them.
+struct ScoreUnits {
+  bool stretched;  // where a mask adds
+
+  explicit ScoreUnits(const Options& options) : stretched(adds_mask(options)) {}
+
+  float to_log2(float natural) const { return stretched ? AddedUnits::to_log2(natural) : natural * kLog2e; }
+  float to_natural(float log2) const { return stretched ? AddedUnits::to_natural(log2) : log2 * kLn2; }
 };
 
 }  // namespace headwise::detail

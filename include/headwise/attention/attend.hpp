@@ -73,8 +73,8 @@ struct CallMemory {
   Buffer partials;
   // where scores or masses are asked for
   std::vector<WorkItem> row_tiles;
-  Buffer lse;
-  MassMemory mass;
+  Buffer scales;
+  KeyMassMemory mass;
 };
 
 /// This thread's CallMemory, or one of its own where that is in use: an executor may run another call on a thread that
@@ -196,20 +196,13 @@ inline void write_scores(const Problem& call, const std::vector<WorkItem>& row_t
   });
 }
 
-/// A call that gives scores or masses too: these need the rows' log-sum-exps, whether or not the caller does.
+/// A call that gives scores or masses too.
 inline void run_with_weights(Problem call, const Plan& plan, CallMemory& memory, const ExecutorRef& executor) {
-  Outputs& outputs = call.outputs;
-  if (!outputs.has_lse) {
-    const Index tokens = outputs.values.tokens, heads = outputs.values.heads;
-    outputs.lse = {memory.lse.reserve(4 * outputs.values.sequences * tokens * heads),
-                   Storage::f32,
-                   outputs.values.sequences,
-                   tokens,
-                   heads,
-                   1,
-                   {tokens * heads, heads, 1, 1}};
-    outputs.has_lse = true;
-  }
+  const Outputs& outputs = call.outputs;
+  const Array& values = outputs.values;
+  const Index bytes = values.sequences * values.tokens * values.heads * static_cast<Index>(sizeof(RowScale));
+  const RowScales scales(static_cast<RowScale*>(memory.scales.reserve(bytes)), values.tokens, values.heads);
+  call.scales = &scales;
   list_row_tiles(call, plan, memory.row_tiles);
   if (outputs.mass) {
     KeyMass mass(call, tile_kernels(), memory.mass);

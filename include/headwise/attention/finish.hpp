@@ -9,9 +9,9 @@
 
 #include "headwise/attention/added_units.hpp"
 #include "headwise/attention/row_range.hpp"
+#include "headwise/attention/row_scales.hpp"
 #include "headwise/attention/workspace.hpp"
 #include "headwise/core/checked.hpp"
-#include "headwise/core/log2_units.hpp"
 #include "headwise/kernel/table.hpp"
 
 // The end of a row: its sums become output = O / L and log-sum-exp = m + log L.
@@ -31,24 +31,22 @@ struct FinishedRow {
   float factor, lse;
 };
 
-/// Of max and sum in units of log2, `stretched` where a mask adds to scores (attention/added_units.hpp); `sink` is a score
-/// without a value in natural ones, −inf: none. With M = max(m, sink), both of L = l·2^(m−M) + 2^(sink−M). A row that has
-/// seen no key gives 0 and the sink.
-inline FinishedRow finished(float max, float sum, float sink, bool stretched) {
+/// Of max and sum; `sink` is a score without a value in natural units, −inf: none. With M = max(m, sink), both of
+/// L = l·2^(m−M) + 2^(sink−M). A row that has seen no key gives 0 and the sink.
+inline FinishedRow finished(float max, float sum, float sink, ScoreUnits units) {
   constexpr float kNone = -std::numeric_limits<float>::infinity();
-  const auto natural = [&](float x) { return stretched ? AddedUnits::to_natural(x) : x * kLn2; };
   if (max == kNone) return {0.0f, sink};
-  if (sink == kNone) return {1.0f / sum, natural(max + std::log2(sum))};
-  const float score = sink * kLog2e, top = score > max ? score : max;  // NaN stays
+  if (sink == kNone) return {1.0f / sum, units.to_natural(max + std::log2(sum))};
+  const float score = units.to_log2(sink), top = score > max ? score : max;  // NaN stays
   const float shrink = std::exp2(max - top), all = std::fma(sum, shrink, std::exp2(score - top));
-  return {shrink / all, natural(top + std::log2(all))};
+  return {shrink / all, units.to_natural(top + std::log2(all))};
 }
 
 /// Normalises the rows of one of the item's KV heads into the outputs.
 inline void finish_rows(const Problem& call, const TileKernels& kernels, const WorkItem& item, Index kv_head,
                         const PartialRows& result, float* dense_row) {
   const std::span<const float> sinks = call.sink_logits;
-  const bool stretched = adds_mask(*call.options);
+  const ScoreUnits units(*call.options);
   const RowRange range(call, item);
   const Array &out = call.outputs.values, &lse = call.outputs.lse;
   const Index value_dim = padded_value_dim(call.source.format.value_dim);
@@ -58,14 +56,15 @@ inline void finish_rows(const Problem& call, const TileKernels& kernels, const W
     const Index head = heads[range.head_in_group(r)];
     const float sink =
         sinks.empty() ? -std::numeric_limits<float>::infinity() : checked_at(sinks, head, "head of sink_logits");
-    const FinishedRow finish = finished(result.max[r], result.sum[r], sink, stretched);
-    if (result.max[r] == -std::numeric_limits<float>::infinity())
-      std::fill_n(result.output + r * value_dim, value_dim, 0.0f);  // of no segment
+    const FinishedRow finish = finished(result.max[r], result.sum[r], sink, units);
+    const bool nothing = result.max[r] == -std::numeric_limits<float>::infinity();
+    if (nothing) std::fill_n(result.output + r * value_dim, value_dim, 0.0f);  // of no segment
     void* row = out.row(sequence, token, head);
     const bool dense = out.strides.dim == 1 || out.dim == 1;
     kernels.finish_row(result.output + r * value_dim, out.dim, finish.factor, dense ? row : dense_row, out.storage);
     if (!dense) scatter_row(dense_row, out, row);
     if (call.outputs.has_lse) store_element(lse.row(sequence, token, head), Storage::f32, 0, finish.lse);
+    if (call.scales) call.scales->at(sequence, token, head) = {nothing ? 0.0f : result.max[r], finish.factor};
   }
 }
 

@@ -92,6 +92,7 @@ struct CallShape {
 };
 
 class QueryTurns;
+class RowScales;
 
 /// One attention call, checked, without types.
 struct Problem : CallShape {
@@ -101,6 +102,7 @@ struct Problem : CallShape {
   const QkNorm* query_norm;            // null: none
   std::span<const float> sink_logits;  // empty: none
   const QueryTurns* turns = nullptr;   // of a call with a query_rope, once they are made
+  const RowScales* scales = nullptr;   // are written beside the outputs, where weights are made after them
 };
 
 }  // namespace detail

@@ -2,10 +2,15 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
 #include <limits>
-#include <vector>
 
+#include "headwise/attention/added_units.hpp"
 #include "headwise/attention/problem.hpp"
+#include "headwise/attention/row_range.hpp"
+#include "headwise/attention/row_scales.hpp"
 #include "headwise/attention/walk.hpp"
 #include "headwise/attention/work_item.hpp"
 #include "headwise/attention/workspace.hpp"
@@ -34,7 +39,7 @@ inline Options options_before_masks(const Options& options, ScoreStage stage) {
   return before;
 }
 
-/// The scores of the rows of a work item, of all of their keys. The call's lse is that of its rows.
+/// The scores of the rows of a work item, of all of their keys; weights by the call's scales.
 class ItemScores {
  public:
   ItemScores(const Problem& call, const TileKernels& kernels, const WorkItem& item, const Workspace& memory)
@@ -43,13 +48,14 @@ class ItemScores {
         item_(item),
         memory_(memory),
         range_(call, item),
+        units_(*call.options),
         output_(*call.outputs.scores) {}
 
   void write() {
     for (Index head = 0; head < item_.kv_heads; ++head) {
       const Index kv_head = item_.kv_head + head, keys = range_.keys();
       Walk walk(call_, kernels_, item_, head, memory_, {});
-      if (output_.stage == ScoreStage::weights) find_totals(kv_head);
+      if (output_.stage == ScoreStage::weights) find_scales(kv_head);
       for (Index first = 0; first < output_.values.dim; first += kTileTokens) {
         const Index tile = first / kTileTokens;
         const bool any = first < keys && !all_forgotten(first);
@@ -61,7 +67,8 @@ class ItemScores {
   }
 
  private:
-  static constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  static constexpr float kInfinity = std::numeric_limits<float>::infinity(),
+                         kNan = std::numeric_limits<float>::quiet_NaN();
 
   /// What a ring has forgotten of [first, first + 64).
   Interval forgotten(Index first) const {
@@ -74,30 +81,28 @@ class ItemScores {
     return none.begin == first && none.end == first + kTileTokens;
   }
 
-  void* row(Index r, Index kv_head, const Array& array) const {
+  /// A row's sequence, token and head in the arrays.
+  std::array<Index, 3> place(Index r, Index kv_head) const {
     const auto [sequence, token] = call_.place_of(item_.sequence, range_.token(r));
-    return array.row(sequence, token, call_.groups.of(item_.sequence, kv_head)[range_.head_in_group(r)]);
+    return {sequence, token, call_.groups.of(item_.sequence, kv_head)[range_.head_in_group(r)]};
   }
 
-  /// The log-sum-exps of the rows in units of log2, where `max` of the walk's sums lies.
-  void find_totals(Index kv_head) {
+  /// What makes the rows' weights, to where their sums have been.
+  void find_scales(Index kv_head) {
     for (Index r = 0; r < item_.rows; ++r) {
-      const float lse = load_element(row(r, kv_head, call_.outputs.lse), Storage::f32, 0);
-      memory_.sums.max[r] = lse > -kInfinity || std::isnan(lse) ? log2_of(lse) : 0.0f;  // of nothing seen: weights of 0
+      const auto [sequence, token, head] = place(r, kv_head);
+      const RowScale scale = call_.scales->at(sequence, token, head);
+      memory_.sums.max[r] = scale.max;
+      memory_.sums.sum[r] = scale.is_finite() ? scale.factor : kNan;
     }
-  }
-
-  float log2_of(float natural) const {
-    return adds_mask(*call_.options) ? AddedUnits::to_log2(natural) : natural * kLog2e;
   }
 
   /// The scores at hand as f32 weights.
   const float* weights_of(const Walk& walk) {
     auto* const weights = static_cast<float*>(memory_.weights);
-    kernels_.softmax(memory_.scores, item_.rows,
-                     {memory_.sums.max, memory_.lane_sums, memory_.tile_sums, weights, Operand::f32});
+    kernels_.softmax_weights(memory_.scores, item_.rows, memory_.sums.max, memory_.sums.sum, weights);
     for (Index r = 0; r < item_.rows; ++r) {
-      if (!std::isnan(memory_.sums.max[r])) continue;
+      if (!std::isnan(memory_.sums.sum[r])) continue;
       for (Index t = 0; t < kTileTokens; ++t)  // hidden from a row that is NaN: nothing all the same
         if ((walk.visible(r) >> t & 1) == 0) weights[r * kTileTokens + t] = 0.0f;
     }
@@ -107,21 +112,29 @@ class ItemScores {
   /// A tile of the rows, or what stands for none, to the output.
   void put(Index kv_head, Index first, const float* scores) const {
     const bool weights = output_.stage == ScoreStage::weights;
-    const bool stretched = adds_mask(*call_.options);
-    const auto natural = [&](float x) { return stretched ? AddedUnits::to_natural(x) : x * kLn2; };
     const float nothing = weights ? 0.0f : -kInfinity;
     const Interval none = forgotten(first);
     const Index tokens = std::min(kTileTokens, output_.values.dim - first), step = output_.values.strides.dim;
+    const Index there = scores ? std::clamp<Index>(range_.keys() - first, 0, tokens) : 0;
     for (Index r = 0; r < item_.rows; ++r) {
-      void* const to = row(r, kv_head, output_.values);
-      for (Index t = 0; t < tokens; ++t) {
-        const bool there = scores && first + t < range_.keys() && (first + t < none.begin || first + t >= none.end);
-        store_element(to, Storage::f32, (first + t) * step,
-                      !there    ? nothing
-                      : weights ? scores[r * kTileTokens + t]
-                                : natural(scores[r * kTileTokens + t]));
+      const auto [sequence, token, head] = place(r, kv_head);
+      float values[kTileTokens];
+      for (Index t = 0; t < there; ++t) values[t] = scores[r * kTileTokens + t];
+      if (!weights) to_natural(values, there);
+      std::fill(values + there, values + tokens, nothing);
+      if (none.end > none.begin)
+        std::fill(values + (none.begin - first), values + std::min(none.end - first, tokens), nothing);
+      void* const to = output_.values.row(sequence, token, head);
+      if (step == 1) {
+        std::memcpy(static_cast<char*>(to) + 4 * first, values, static_cast<std::size_t>(4 * tokens));
+        continue;
       }
+      for (Index t = 0; t < tokens; ++t) store_element(to, Storage::f32, (first + t) * step, values[t]);
     }
+  }
+  void to_natural(float* x, Index count) const {
+    for (Index i = 0; !units_.stretched && i < count; ++i) x[i] *= kLn2;  // of one factor, side by side
+    for (Index i = 0; units_.stretched && i < count; ++i) x[i] = units_.to_natural(x[i]);
   }
 
   const Problem& call_;
@@ -129,6 +142,7 @@ class ItemScores {
   const WorkItem& item_;
   Workspace memory_;
   RowRange range_;
+  ScoreUnits units_;
   const ScoreOutput& output_;
 };
 

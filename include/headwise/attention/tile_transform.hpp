@@ -20,7 +20,11 @@ class TileTransform {
  public:
   TileTransform(const Problem& call, const TileKernels& kernels, const RowRange& range, Index kv_head, Index rows,
                 const Workspace& memory)
-      : function_(call.options->score_function), kernels_(kernels), rows_(memory.score_rows), count_(rows) {
+      : function_(call.options->score_function),
+        kernels_(kernels),
+        units_(*call.options),
+        rows_(memory.score_rows),
+        count_(rows) {
     const Options& options = *call.options;
     const RelativeBias* const bias = options.relative_bias;
     const bool alibi = !options.alibi_slopes.empty(), capped = options.softcap > 0;
@@ -72,7 +76,7 @@ class TileTransform {
       const ScoreRowInfo& row = rows_[r];
       function_(kernels_.lanes, scores + r * kTileTokens, row.sequence, row.head, row.position, kernel_.first);
     }
-    if (mask.adds()) {
+    if (units_.stretched) {  // whether or not the mask adds to this tile: what a row gets does not depend on others
       std::transform(scores, scores + count_ * kTileTokens, scores, AddedUnits::to_log2);
       mask.drop(scores);
     } else if (kernels_.scale_scores(scores, count_ * kTileTokens, kLog2e)) {
@@ -83,6 +87,7 @@ class TileTransform {
  private:
   const ScoreFunction& function_;
   const TileKernels& kernels_;
+  ScoreUnits units_;
   ScoreRowInfo* rows_;
   Index count_;
   bool any_;

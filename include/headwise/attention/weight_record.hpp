@@ -11,16 +11,16 @@
 
 namespace headwise::detail {
 
-/// What a walk made of one KV head's tiles, kept until the log-sum-exps of its rows are known: the weights of each tile it
-/// visited, as its sums took them, and what they are relative to. Refers to memory that holds it.
+/// What a walk made of one KV head's tiles, kept until the sums of its rows are known: the weights of each tile it visited,
+/// as its sums took them, and what they are relative to. Refers to memory that holds it.
 class WeightRecord {
  public:
   struct Tile {
     Index index;
     bool whole;           // every row sees every token
-    float* max;           // [rows], weights are 2^(score − max)
+    float* max;           // [rows, and kMaxLanes more], weights are 2^(score − max)
     std::uint64_t* bits;  // [rows], the visible tokens, where not whole
-    void* weights;        // [rows][64] of the operand
+    char* weights;        // [rows][64] of the operand
   };
 
   /// The most tiles that an item visits.
@@ -39,7 +39,7 @@ class WeightRecord {
   WeightRecord(void* memory, Index rows, Operand operand)
       : memory_(static_cast<char*>(memory)),
         rows_(rows),
-        bits_at_(kTileAlignment + round_up(4 * (round_up(rows, kMaxLanes) + kMaxLanes), kTileAlignment)),
+        bits_at_(round_up(kHeaderBytes + 4 * (rows + kMaxLanes), kTileAlignment)),
         weights_at_(bits_at_ + round_up(8 * rows, kTileAlignment)),
         tile_bytes_(weights_at_ + rows * row_bytes(operand, kTileTokens)) {}
 
@@ -55,21 +55,34 @@ class WeightRecord {
     std::copy_n(max, rows_, kept.max);
     for (Index r = 0; !mask.whole() && r < rows_; ++r) kept.bits[r] = mask.bits(r);
     ++count();
+    if (rows_ <= kStreamRows) ask_for_next();
   }
 
   Index num_tiles() const { return count(); }
   /// The last ones are to be kept again.
   void go_back_to(Index num_tiles) { count() = num_tiles; }
+  Index index(Index i) const { return header(i).index; }
   Tile tile(Index i) const {
-    const Header& of = header(i);
-    return {of.index, of.whole != 0, reinterpret_cast<float*>(at(i) + kTileAlignment),
-            reinterpret_cast<std::uint64_t*>(at(i) + bits_at_), at(i) + weights_at_};
+    char* const begin = at(i);
+    return {header(i).index, header(i).whole != 0, reinterpret_cast<float*>(begin + kHeaderBytes),
+            reinterpret_cast<std::uint64_t*>(begin + bits_at_), begin + weights_at_};
   }
+  /// From one tile's to the next one's.
+  Index tile_bytes() const { return tile_bytes_; }
 
  private:
   struct Header {
     Index index, whole;
   };
+  static constexpr Index kHeaderBytes = static_cast<Index>(sizeof(Header));  // in one line with the maxima of few rows
+
+  /// A few rows have no time to wait for the lines that their weights will be written to.
+  void ask_for_next() const {
+    const char* const next = at(count());
+    for (Index i = weights_at_; i < tile_bytes_; i += 64) __builtin_prefetch(next + i, 1);
+    __builtin_prefetch(next, 1);
+  }
+
   Index& count() const { return *reinterpret_cast<Index*>(memory_); }
   char* at(Index i) const { return memory_ + kTileAlignment + i * tile_bytes_; }
   Header& header(Index i) const { return *reinterpret_cast<Header*>(at(i)); }

@@ -9,8 +9,8 @@
 #include "headwise/kernel/weighted_sum.inl.hpp"
 #include "headwise/kernel/rows.inl.hpp"
 #include "headwise/kernel/transforms.inl.hpp"
-#include "headwise/kernel/mass.inl.hpp"
 #include "headwise/kernel/transpose.inl.hpp"
+#include "headwise/kernel/mass.inl.hpp"
 #include "headwise/kernel/pack.inl.hpp"
 #include "headwise/kernel/values_of_keys.inl.hpp"
 #include "headwise/kernel/widen.inl.hpp"
@@ -56,8 +56,9 @@ constexpr TileKernels make_kernels() {
   table.all_numbers = all_numbers;
   table.softcap = softcap_scores;
   table.scale_scores = scale_scores;
-  table.exp2_difference = exp2_difference;
   table.add_mass = add_mass;
+  table.transpose = transpose_floats;
+  table.softmax_weights = softmax_weights;
   table.softmax = softmax;
   table.rescale = rescale;
   table.values_of_keys[static_cast<int>(Storage::f32)] = values_of_f32_keys;

@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Sums of weights over rows, key by key, as integers: exact, so no order of summation shows.
-
-/// out[i] = 2^(a[i] − b[i]) over `count` (a multiple of 16) floats; the difference at most 127.
-inline void exp2_difference(const float* a, const float* b, Index count, float* out) {
-  for (Index i = 0; i < count; i += kLanes) store(out + i, exp2(load(a + i) - load(b + i)));
-}
+// Weights that sums took, relative to maxima of their own, become those of the softmax; summed over rows, key by key, as
+// integers: exact, so that no order of summation shows.
 
 /// A number of 0 … 2^23 plus this one is rounded to an integer, which the lower bits then hold.
 inline constexpr float kRoundingShift = 0x1p23f;
@@ -12,42 +8,151 @@ inline constexpr std::uint32_t kRoundingBits = 0x4b000000;
 
 HEADWISE_INLINE U rounded_bits(F weight, F factor) { return (U)fma(weight, factor, splat(kRoundingShift)); }
 
-HEADWISE_INLINE void store_sums(U sums, std::uint32_t all_shifts, std::uint32_t* to) {
-  const U mass = sums - all_shifts;
-  std::memcpy(to, &mass, sizeof mass);
+template <bool kPairs>
+HEADWISE_INLINE F load_weights(const char* row, Index token) {
+  if constexpr (kPairs)
+    return load_bf16(row + 2 * token);
+  else
+    return load(reinterpret_cast<const float*>(row) + token);
 }
 
-inline void add_mass_of_pairs(const MassArgs& args, std::uint32_t all_shifts) {
-  constexpr int kVectors = kTileTokens / 2 / kLanes;
-  U even[kVectors]{}, odd[kVectors]{};
-  for (Index r = 0; r < args.rows; ++r) {
-    const F factor = splat(args.factors[r * args.step]);
-    const auto* row = static_cast<const std::uint16_t*>(args.weights) + r * args.step * kTileTokens;
-    HEADWISE_UNROLL for (int v = 0; v < kVectors; ++v) {
-      const U pairs = (U)load_bits(row + 2 * v * kLanes);
-      even[v] += rounded_bits((F)(pairs << 16), factor);
-      odd[v] += rounded_bits((F)(pairs & 0xffff0000u), factor);
+/// Sums of `rows` weights of kLanes keys to where they go.
+template <MassTo kTo>
+HEADWISE_INLINE void deliver_mass(U units, Index rows, char* to) {
+  if constexpr (kTo == MassTo::sum) {
+    std::uint32_t lanes[kLanes];
+    std::uint64_t sums[kLanes];
+    std::memcpy(lanes, &units, sizeof lanes);
+    std::memcpy(sums, to, sizeof sums);
+    for (int i = 0; i < kLanes; ++i) sums[i] += lanes[i];
+    std::memcpy(to, sums, sizeof sums);
+  } else {
+    // below 2^31 a signed conversion is the same, and one instruction everywhere
+    F mass = (rows < 256 ? __builtin_convertvector((I)units, F) : __builtin_convertvector(units, F)) * splat(kMassUnit);
+    if constexpr (kTo == MassTo::add) {
+      F held;
+      std::memcpy(&held, to, sizeof held);
+      mass = held + mass;
     }
+    std::memcpy(to, &mass, sizeof mass);
   }
-  std::uint32_t halves[2][kTileTokens / 2];
-  for (int v = 0; v < kVectors; ++v) {
-    store_sums(even[v], all_shifts, halves[0] + v * kLanes);
-    store_sums(odd[v], all_shifts, halves[1] + v * kLanes);
+}
+
+/// Of a tile's weights, rows h, h + heads, … to `to`; `factors` make them multiples of the unit.
+template <bool kPairs, MassTo kTo>
+HEADWISE_INLINE void add_head_mass(const MassArgs& args, const char* weights, const float* factors, Index h, char* to) {
+  constexpr int kVectors = kTileTokens / kLanes < 8 ? kTileTokens / kLanes : 8;
+  constexpr Index kRowBytes = (kPairs ? 2 : 4) * kTileTokens;
+  const Index rows = (args.rows - h + args.heads - 1) / args.heads, bytes = kTo == MassTo::sum ? 8 : 4;
+  const std::uint32_t shifts = static_cast<std::uint32_t>(rows) * kRoundingBits;
+  for (Index t = 0; t < kTileTokens; t += kVectors * kLanes) {
+    U sums[kVectors]{};
+    for (Index r = h; r < args.rows; r += args.heads) {
+      const F factor = splat(factors[r]);
+      HEADWISE_UNROLL for (int v = 0; v < kVectors; ++v) sums[v] +=
+          rounded_bits(load_weights<kPairs>(weights + r * kRowBytes, t + v * kLanes), factor);
+    }
+    HEADWISE_UNROLL for (int v = 0; v < kVectors; ++v)
+        deliver_mass<kTo>(sums[v] - shifts, rows, to + bytes * (t + v * kLanes));
   }
-  for (Index t = 0; t < kTileTokens; ++t) args.mass[t] = halves[t % 2][t / 2];
+}
+
+template <bool kPairs, MassTo kTo>
+void add_mass_to(const MassArgs& args) {
+  alignas(64) float factors[kMostMassRows + 1];
+  const char *weights = static_cast<const char*>(args.weights), *max = reinterpret_cast<const char*>(args.max);
+  for (Index first = 0; first < args.tiles * kTileTokens; first += kTileTokens) {
+    for (Index r = 0; r < args.rows; r += kLanes) {
+      const F below = load(reinterpret_cast<const float*>(max) + r) - load(args.row_max + r);
+      store(factors + r, exp2(below) * (load(args.row_factor + r) * splat(1 / kMassUnit)));
+    }
+    for (Index h = 0; h < std::min(args.heads, args.rows); ++h) {
+      char* const to = static_cast<char*>(args.masses[h]) + (kTo == MassTo::sum ? 8 : 4) * first;
+      if (args.keys - first >= kTileTokens) {
+        add_head_mass<kPairs, kTo>(args, weights, factors, h, to);
+      } else if constexpr (kTo != MassTo::sum) {  // what lies behind the last key is not of this head
+        float last[kTileTokens]{};
+        const auto there = static_cast<std::size_t>(4 * (args.keys - first));
+        std::memcpy(last, to, there);
+        add_head_mass<kPairs, kTo>(args, weights, factors, h, reinterpret_cast<char*>(last));
+        std::memcpy(to, last, there);
+      }
+    }
+    weights += args.tile_bytes;
+    max += args.tile_bytes;
+  }
+}
+
+template <bool kPairs>
+void add_mass_of(const MassArgs& args) {
+  if (args.to == MassTo::sum) return add_mass_to<kPairs, MassTo::sum>(args);
+  args.to == MassTo::add ? add_mass_to<kPairs, MassTo::add>(args) : add_mass_to<kPairs, MassTo::set>(args);
 }
 
 inline void add_mass(const MassArgs& args) {
-  const std::uint32_t all_shifts = static_cast<std::uint32_t>(args.rows) * kRoundingBits;
-  if (args.operand == Operand::bf16_pair) return add_mass_of_pairs(args, all_shifts);
-  constexpr int kVectors = kTileTokens / kLanes < 8 ? kTileTokens / kLanes : 8;
-  for (Index t = 0; t < kTileTokens; t += kVectors * kLanes) {
-    U sums[kVectors]{};
-    for (Index r = 0; r < args.rows; ++r) {
-      const F factor = splat(args.factors[r * args.step]);
-      const float* row = static_cast<const float*>(args.weights) + r * args.step * kTileTokens + t;
-      HEADWISE_UNROLL for (int v = 0; v < kVectors; ++v) sums[v] += rounded_bits(load(row + v * kLanes), factor);
+  args.operand == Operand::bf16_pair ? add_mass_of<true>(args) : add_mass_of<false>(args);
+}
+
+inline void softmax_weights(const float* scores, Index rows, const float* max, const float* factor, float* weights) {
+  for (Index r = 0; r < rows; ++r, scores += kTileTokens, weights += kTileTokens) {
+    int exponent = 0;
+    const float fraction = std::frexp(factor[r], &exponent);  // a factor may be what brings a weight into range
+    for (Index t = 0; t < kTileTokens; t += kLanes) {
+      const F x = (load(scores + t) - splat(max[r])) + splat(static_cast<float>(exponent));
+      store(weights + t, exp2(x) * splat(fraction));
     }
-    for (int v = 0; v < kVectors; ++v) store_sums(sums[v], all_shifts, args.mass + t + v * kLanes);
   }
+}
+
+/// A block of N by N.
+template <class V>
+HEADWISE_INLINE void transpose_float_block(const float* from, Index from_stride, char* to, Index to_bytes, bool adds) {
+  typedef float Floats __attribute__((vector_size(sizeof(V))));
+  constexpr int N = sizeof(V) / 4;
+  V v[N];
+  HEADWISE_UNROLL for (int i = 0; i < N; ++i) {
+    std::memcpy(&v[i], from + i * from_stride, sizeof(V));
+    __builtin_prefetch(from + i * from_stride + kTileTokens);
+  }
+  transpose(v);
+  HEADWISE_UNROLL for (int i = 0; i < N; ++i) {
+    if (adds) {
+      Floats sum;
+      std::memcpy(&sum, to + i * to_bytes, sizeof sum);
+      v[i] = (V)(sum + (Floats)v[i]);
+    }
+    std::memcpy(to + i * to_bytes, &v[i], sizeof(V));
+  }
+}
+
+/// As many whole blocks as there are of rows [first, …); returns where these end.
+template <class V>
+HEADWISE_INLINE Index transpose_float_rows(const float* from, Index from_stride, Index first, Index rows, Index columns,
+                                           char* to, Index to_bytes, bool adds) {
+  constexpr Index N = sizeof(V) / 4;
+  const Index end = first + (rows - first) / N * N;
+  for (Index c = 0; c < columns; c += N)
+    for (Index r = first; r < end; r += N)
+      transpose_float_block<V>(from + r * from_stride + c, from_stride, to + c * to_bytes + 4 * r, to_bytes, adds);
+  return end;
+}
+
+inline void transpose_floats(const float* from, Index from_stride, Index rows, Index columns, void* to, Index to_stride,
+                             bool adds) {
+  char* const out = static_cast<char*>(to);
+  const Index whole = columns / 16 * 16;
+  Index row = 0;
+#if defined(__x86_64__)
+  if constexpr (kLanes == 16)
+    row = transpose_float_rows<Words16>(from, from_stride, row, rows, whole, out, 4 * to_stride, adds);
+#endif
+  row = transpose_float_rows<Words4>(from, from_stride, row, rows, whole, out, 4 * to_stride, adds);
+  for (Index c = 0; c < columns; ++c)
+    for (Index r = c < whole ? row : 0; r < rows; ++r) {
+      float sum = 0;
+      char* const at = out + 4 * (c * to_stride + r);
+      if (adds) std::memcpy(&sum, at, 4);
+      sum += from[r * from_stride + c];
+      std::memcpy(at, &sum, 4);
+    }
 }

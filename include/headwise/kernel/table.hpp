@@ -125,13 +125,30 @@ struct SumArgs {
   AheadArgs ahead;
 };
 
-/// Rows' weights of one tile, to be summed over the rows.
+/// What becomes of the masses of a tile's keys.
+enum class MassTo : std::uint8_t {
+  set,  // f32
+  add,  // to f32
+  sum,  // as integers of 2^-23, to uint64: such sums have no order
+};
+inline constexpr float kMassUnit = 0x1p-23f;
+/// Of one call: sums of rounded weights fit 32 bits.
+inline constexpr Index kMostMassRows = 511;
+
+/// Weights of rows in successive tiles, to be summed over the rows, key by key.
 struct MassArgs {
-  const void* weights;  // of the first row, [64] of `operand`, f32 or bf16_pair; weight·factor at most 2^23
+  const void* weights;  // of the first tile, [rows][64] of `operand`, f32 or bf16_pair
+  const float* max;     // of the first tile, [rows rounded up to 16], what they are relative to
+  Index tile_bytes;     // from a tile to the next, of both
+  Index tiles;
   Operand operand;
-  const float* factors;  // of the first row
-  Index rows, step;      // at most 2^9 − 1; every step-th row
-  std::uint32_t* mass;   // [64], out: Σ weight·factor, each rounded to an integer first
+  const float*
+      row_max;  // [rows rounded up to 16]: a weight of the softmax is weight·2^(max − row_max)·row_factor, at most 1,
+  const float* row_factor;  // and rounded to a multiple of 2^-23; max <= row_max
+  Index rows, heads;        // row r is added to the masses of head r mod heads
+  MassTo to;
+  void* const* masses;  // [heads]: [keys], out
+  Index keys;           // 64·tiles, or fewer where masses of f32 end within the last tile
 };
 
 /// A projection: y[token][output] = x[token]·weight[output] + bias[output], rows of x `x_stride` floats apart, of y
@@ -205,9 +222,13 @@ struct TileKernels {
   void (*softcap)(const ScoreTransform&, float* scores, Index rows, Index tokens);
   /// scores[i] *= factor over `count` (a multiple of 64); returns whether some is −infinity or NaN then.
   bool (*scale_scores)(float* scores, Index count, float factor);
-  /// out[i] = 2^(a[i] − b[i]) over `count` (a multiple of 16) floats.
-  void (*exp2_difference)(const float* a, const float* b, Index count, float* out);
   void (*add_mass)(const MassArgs&);
+  /// to[c][r] = from[r][c], or += where it adds; rows of `from` are `from_stride` floats apart, of `to`, which may be
+  /// misaligned, `to_stride`.
+  void (*transpose)(const float* from, Index from_stride, Index rows, Index columns, void* to, Index to_stride,
+                    bool adds);
+  /// Weights of the softmax, weights[r][t] = 2^(scores[r][t] − max[r])·factor[r], at most 1, of rows of 64.
+  void (*softmax_weights)(const float* scores, Index rows, const float* max, const float* factor, float* weights);
 
   /// Each y is summed in one order that `inputs` alone decides.
   void (*row_products)(const ProductArgs&);
