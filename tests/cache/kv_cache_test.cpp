@@ -257,6 +257,9 @@ TEST(KvCache, BytesAreWholeTilesOfEverySequence) {
 TEST(KvCache, TilesAreAligned) {
   for (Index dim : {Index{1}, Index{17}, Index{46}, Index{128}}) {
     KvCache<bf16> cache(Heads<>{3, 3, dim}, 200, {.num_sequences = 2});
+    const std::vector<float> zeros(static_cast<std::size_t>(2 * 200 * 3 * dim));
+    const View<const float> rows(zeros.data(), 2, 200, 3, dim);
+    cache.append(rows, rows);
     const auto tiles = cache.layer();
     for (Index b = 0; b < 2; ++b)
       for (Index g = 0; g < 3; ++g)

@@ -146,12 +146,12 @@ TEST(CheckedSources, TilesBeyondASequenceAreNamedByEveryCache) {
   expect_index_error([&] { cache.layer().tile(1, 0, 0); }, {"sequence of a cache (1)", "below 1"});
   expect_index_error([&] { cache.layer().tile(0, 0, -1); }, {"tile (-1)"});
 
-  PagedCache<float> pages(in.heads, 8);
+  PagedCache<float> pages(in.heads, 8, {.page_tokens = 64});
   const SequenceId id = pages.create();
   pages.append(0, id, View<const float>(in.k.data(), 200, 2, 16), View<const float>(in.v.data(), 200, 2, 16));
   const std::vector<SequenceId> ids{id};
   const PagedLayer layer = pages.layer(0, ids);
-  expect_index_error([&] { layer.tile(0, 0, 4); }, {"tile of a sequence (4)", "below 4"});
+  expect_index_error([&] { layer.tile(0, 0, 4); }, {"page of a sequence (4)", "below 4"});
   expect_index_error([&] { layer.tile(0, -1, 0); }, {"KV head of a page (-1)"});
   expect_index_error([&] { layer.tile(2, 0, 0); }, {"sequence of a PagedLayer (2)"});
 }

@@ -24,7 +24,6 @@ class PagedLayer {
   Index num_tokens(Index sequence) const { return table(sequence).tokens[storage_]; }
   TilePointers tile(Index sequence, Index kv_head, Index index) const {
     const Index per_page = tiles_->tiles_per_page();
-    detail::checked_index(index, ceil_div(num_tokens(sequence), kTileTokens), "tile of a sequence");
     const std::byte* const keys = tiles_->tile(table(sequence).page(index / per_page), kv_head, index % per_page);
     return {keys, keys + tiles_->format().key_bytes()};
   }
