@@ -19,6 +19,15 @@ endif()
 # Under sanitizers (presets without a build type) what the library is compared with need not be watched.
 set_source_files_properties(${PROJECT_SOURCE_DIR}/src/reference.cpp PROPERTIES
                             COMPILE_OPTIONS "$<$<CONFIG:None>:-O2;-fno-sanitize=all>")
+# What fuzzers learn from: which ways inputs take through the library and the models. Kernels have few, and run faster.
+function(headwise_fuzzed target)
+  if(HEADWISE_BUILD_FUZZERS)
+    target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)
+  endif()
+endfunction()
+if(HEADWISE_BUILD_FUZZERS)
+  set_source_files_properties(${PROJECT_SOURCE_DIR}/src/headwise.cpp PROPERTIES COMPILE_OPTIONS -fsanitize=fuzzer-no-link)
+endif()
 
 # headwise_programs(<out>): in the current folder, NAME.cpp and NAME/*.cpp together make the program NAME, which lies
 # at NAME in the current build folder. <out> receives the names. A folder with a CMakeLists.txt builds itself.
