@@ -29,7 +29,7 @@ void attend(const Problem& call, const ExecutorRef& executor);
 #include "headwise/attention/checked_call.hpp"
 #include "headwise/attention/key_mass.hpp"
 #include "headwise/attention/score_output.hpp"
-#include "headwise/attention/walk.hpp"
+#include "headwise/attention/walk_item.hpp"
 
 namespace headwise::detail {
 

@@ -107,51 +107,58 @@ HEADWISE_INLINE void transform(F (&s)[MR][NV], const ScoreTransform& how, float*
       HEADWISE_UNROLL for (int j = 0; j < NV; ++j) s[i][j] = fma(load(bias + j * kLanes), factor, s[i][j]);
     }
   }
-  if (how.added) {
-    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) s[i][j] =
-        s[i][j] + load(how.added[row + i] + token + j * kLanes);
-  }
 }
 
-/// deliver, of rows that do not see all.
+/// Whether masks have to do with scores.
+inline bool meets_masks(const ScoreArgs& args) { return args.visible || (args.transform && args.transform->added); }
+
+/// deliver of scores in memory that meet masks. Apart, so that where there are none nothing waits for registers.
 template <int MR, int NV>
-HEADWISE_INLINE M deliver_seen(const F (&s)[MR][NV], const ScoreArgs& args, const SoftmaxState* softmax, Index row,
-                               Index token) {
-  const std::uint64_t* const visible = args.visible + row;
-  if (args.transform || !softmax) {
-    float* const at = args.scores + row * kTileTokens + token;
-    const F hidden = splat(-std::numeric_limits<float>::infinity());
-    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j)
-        store(at + i * kTileTokens + j * kLanes, select(lanes_of(visible[i], token + j * kLanes), s[i][j], hidden));
+__attribute__((noinline)) bool deliver_masked(const ScoreArgs& args, const SoftmaxState* softmax, Index row,
+                                              Index token) {
+  float* const at = args.scores + row * kTileTokens + token;
+  if (args.transform && args.transform->added) {
+    const float* const* const added = args.transform->added + row;
+    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) {
+      float* const s = at + i * kTileTokens + j * kLanes;
+      store(s, load(s) + load(added[i] + token + j * kLanes));
+    }
   }
+  constexpr std::uint64_t kAll = ~std::uint64_t{0};
   M over = none();
-  if (softmax) {
-    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) over =
-        over | weigh(s[i][j], splat(softmax->max[row + i]), *softmax, row + i, token + j * kLanes,
-                     lanes_of(visible[i], token + j * kLanes));
+  HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) {
+    float* const to = at + i * kTileTokens + j * kLanes;
+    const M seen = lanes_of(args.visible ? args.visible[row + i] : kAll, token + j * kLanes);
+    const F s = load(to);
+    store(to, select(seen, s, splat(-std::numeric_limits<float>::infinity())));
+    if (softmax) over = over | weigh(s, splat(softmax->max[row + i]), *softmax, row + i, token + j * kLanes, seen);
   }
-  return over;
+  return any(over);
 }
 
 /// What of the rows lies behind their ends, before register tiles that meet some of it.
-HEADWISE_INLINE void deliver_unseen(const ScoreArgs& args, const SoftmaxState* softmax) {
+inline void deliver_unseen(const ScoreArgs& args, const SoftmaxState* softmax) {
   for (Index r = 0; r < args.rows; ++r)
     for (Index t = (args.ends ? args.ends[r] : args.tokens) / kLanes * kLanes; t < kTileTokens; t += kLanes) {
-      if (args.transform || !softmax)
-        store(args.scores + r * kTileTokens + t, splat(-std::numeric_limits<float>::infinity()));
+      store(args.scores + r * kTileTokens + t, splat(-std::numeric_limits<float>::infinity()));
       if (softmax) store_weight(*softmax, r * kTileTokens + t, zero());
     }
 }
 
-/// Finished scores of MR rows are transformed, and written or weighed: transformed ones both, in case of a `rescale`.
+/// Finished scores of MR rows are transformed, and written or weighed: those of transforms and masks both, in case of a
+/// `rescale`.
 template <int MR, int NV>
 HEADWISE_INLINE M deliver(F (&s)[MR][NV], const ScoreArgs& args, const SoftmaxState* softmax, Index row, Index token) {
   float* const at = args.scores + row * kTileTokens + token;
   if (args.transform) transform<MR, NV>(s, *args.transform, at, row, token);
-  if (args.visible) return deliver_seen<MR, NV>(s, args, softmax, row, token);
-  if (args.transform || !softmax) {
+  const bool masked = meets_masks(args);
+  if (args.transform || masked || !softmax) {
     HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j)
         store(at + i * kTileTokens + j * kLanes, s[i][j]);
+  }
+  if (masked) {
+    const bool over = deliver_masked<MR, NV>(args, softmax, row, token);
+    return not_le(splat(over ? 1.0f : 0.0f), zero());
   }
   M over = none();
   if (softmax) {

@@ -185,8 +185,8 @@ struct TileKernels {
   /// output row: `dim` sums times `factor`, rounded to `storage`.
   void (*finish_row)(const float* sums, Index dim, float factor, void* out, Storage storage);
 
-  /// Scores of a tile, transformed. Without a softmax they are written. With one only their weights are (with a transform,
-  /// the scores as well), made while the next block of keys loads, of all keys or of the visible ones, others 0; returns
+  /// Scores of a tile, transformed. Without a softmax they are written. With one only their weights are (with a transform
+  /// or a mask, the scores as well), made while the next block of keys loads, of all keys or of the visible ones, others 0; returns
   /// whether some row needs `rescale`: then `sum` is not updated yet and the scores are to be had by another call. Weights
   /// for bf16 pairs come of keys in pairs only (`fuses`).
   bool (*scores[kStorages])(const ScoreArgs&, const SoftmaxState* softmax);

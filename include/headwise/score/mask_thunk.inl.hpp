@@ -23,6 +23,6 @@ std::uint64_t see_row(const void* self, const MaskTile& tile) {
       for (Index j = 0; j < kTileTokens; ++j) seen[j] = 0;
       for (Index j = 0; j < at.keys; ++j) seen[j] = sees(j);
     }
-    return word_of_flags(seen);
+    return word_of_bytes(seen);
   }
 }

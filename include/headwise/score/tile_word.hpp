@@ -21,34 +21,30 @@ constexpr std::uint64_t first_tokens(Index tokens) {
   return tokens >= kTileTokens ? kWholeTile : (std::uint64_t{1} << tokens) - 1;
 }
 
-/// Bit i of the result: whether byte i, 0 … 7, is not 0.
-inline std::uint64_t word_of_eight(const void* bytes) {
-  static_assert(std::endian::native == std::endian::little, "byte i is bits 8i … 8i + 7 of a word");
-  constexpr std::uint64_t kLow = 0x7f7f7f7f7f7f7f7f, kTop = ~kLow, kGather = 0x0102040810204080;
-  std::uint64_t x;
-  std::memcpy(&x, bytes, sizeof x);
-  const std::uint64_t seen = (((x & kLow) + kLow) | x) & kTop;  // the top bit of every byte that is not 0
-  return ((seen >> 7) * kGather) >> 56;
-}
-
-/// The same of a whole tile's bytes.
+/// Bit i of the result: whether byte i of 64 is not 0.
 inline std::uint64_t word_of_bytes(const void* bytes) {
+  static_assert(std::endian::native == std::endian::little, "byte i is bits 8i … 8i + 7 of a word");
   const auto* const at = static_cast<const char*>(bytes);
   std::uint64_t word = 0;
-  for (int i = 0; i < 8; ++i) word |= word_of_eight(at + 8 * i) << (8 * i);
-  return word;
-}
-
-/// The same of bytes that are 0 or 1.
-inline std::uint64_t word_of_flags(const std::uint8_t* flags) {
-  constexpr std::uint64_t kGather = 0x0102040810204080;
-  std::uint64_t word = 0;
+#if defined(__x86_64__)
+  typedef char Sixteen __attribute__((vector_size(16)));
+  for (int i = 0; i < 4; ++i) {
+    Sixteen x;
+    std::memcpy(&x, at + 16 * i, sizeof x);
+    const Sixteen none = (Sixteen)(x == 0);
+    word |= static_cast<std::uint64_t>(static_cast<unsigned>(__builtin_ia32_pmovmskb128(none))) << (16 * i);
+  }
+  return ~word;
+#else
+  constexpr std::uint64_t kLow = 0x7f7f7f7f7f7f7f7f, kTop = ~kLow, kGather = 0x0102040810204080;
   for (int i = 0; i < 8; ++i) {
     std::uint64_t x;
-    std::memcpy(&x, flags + 8 * i, sizeof x);
-    word |= (x * kGather) >> 56 << (8 * i);
+    std::memcpy(&x, at + 8 * i, sizeof x);
+    const std::uint64_t seen = (((x & kLow) + kLow) | x) & kTop;  // the top bit of every byte that is not 0
+    word |= ((seen >> 7) * kGather) >> 56 << (8 * i);
   }
   return word;
+#endif
 }
 
 /// 64 bits from bit `offset` on of `count` words, whose bits before 0 are 1 and behind the end 0.
