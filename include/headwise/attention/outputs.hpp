@@ -20,7 +20,8 @@ enum class ScoreStage : std::uint8_t {
 /// View::dim() is at least the keys of each sequence; strides make any other order of it. Natural units.
 /// Keys that do not exist (beyond key_lengths, before key_starts, forgotten by a ring) and queries that do not are −inf, weights 0.
 /// Before masks the keys are read that are hidden from all, and only there do they show. Made by a second pass over the
-/// keys, after the outputs, to the same bits for any threads and cut of the prompt.
+/// keys, after the outputs, to the same bits for any threads and cut of the prompt. That takes about as long again as the
+/// call (three quarters of it at decode): half for q·k, half for an array that is larger than keys and values together.
 struct ScoreOutput {
   ScoreOutput(View<float> scores, ScoreStage at) : values(scores.array()), stage(at) {}
 
@@ -32,6 +33,7 @@ struct ScoreOutput {
 /// (Zhang et al., H2O: Heavy-Hitter Oracle, 2023, arXiv 2306.14048; Li et al., SnapKV, 2024, arXiv 2404.14469).
 ///   mass [sequence][key][head][1] in f32; at least as many keys as every sequence has; num_kv_heads heads, summed
 ///   over the query heads of each, or num_heads. A hidden or missing key gets 0; keys visible to a query of NaN get NaN.
+/// Where a head's keys lie side by side (a token stride of 1) masses are made in place; another order takes a copy.
 /// Each weight is rounded to a multiple of 2^-23, beside the error it has in the output (that of bf16, where weights meet
 /// the values so), and the sums of a call are exact: they have the same bits for any threads, batch and plan. Calls that
 /// add to each other round their sums to f32, so a prompt cut in chunks gives the same bits while a mass is below 2, and

@@ -70,9 +70,9 @@ class ItemScores {
   static constexpr float kInfinity = std::numeric_limits<float>::infinity(),
                          kNan = std::numeric_limits<float>::quiet_NaN();
 
-  /// What a ring has forgotten of [first, first + 64).
+  /// What a ring has forgotten of [first, first + 64), from `first` or behind it on.
   Interval forgotten(Index first) const {
-    if (!call_.source.kept) return {};
+    if (!call_.source.kept) return {first, first};
     const TokenRange kept = call_.source.kept(call_.source.self, item_.sequence);
     return {std::max(first, kept.sinks), std::min(first + kTileTokens, kept.begin)};
   }
@@ -113,8 +113,9 @@ class ItemScores {
   void put(Index kv_head, Index first, const float* scores) const {
     const bool weights = output_.stage == ScoreStage::weights;
     const float nothing = weights ? 0.0f : -kInfinity;
-    const Interval none = forgotten(first);
     const Index tokens = std::min(kTileTokens, output_.values.dim - first), step = output_.values.strides.dim;
+    const Interval none = forgotten(first);
+    const Index gone = std::min(none.begin - first, tokens), back = std::max(gone, std::min(none.end - first, tokens));
     const Index there = scores ? std::clamp<Index>(range_.keys() - first, 0, tokens) : 0;
     for (Index r = 0; r < item_.rows; ++r) {
       const auto [sequence, token, head] = place(r, kv_head);
@@ -122,8 +123,7 @@ class ItemScores {
       for (Index t = 0; t < there; ++t) values[t] = scores[r * kTileTokens + t];
       if (!weights) to_natural(values, there);
       std::fill(values + there, values + tokens, nothing);
-      if (none.end > none.begin)
-        std::fill(values + (none.begin - first), values + std::min(none.end - first, tokens), nothing);
+      std::fill(values + gone, values + back, nothing);
       void* const to = output_.values.row(sequence, token, head);
       if (step == 1) {
         std::memcpy(static_cast<char*>(to) + 4 * first, values, static_cast<std::size_t>(4 * tokens));
@@ -133,8 +133,8 @@ class ItemScores {
     }
   }
   void to_natural(float* x, Index count) const {
-    for (Index i = 0; !units_.stretched && i < count; ++i) x[i] *= kLn2;  // of one factor, side by side
-    for (Index i = 0; units_.stretched && i < count; ++i) x[i] = units_.to_natural(x[i]);
+    const ScoreUnits units = units_;  // a copy: the loop is then one of products, or not, as a whole
+    for (Index i = 0; i < count; ++i) x[i] = units.to_natural(x[i]);
   }
 
   const Problem& call_;

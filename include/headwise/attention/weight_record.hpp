@@ -55,7 +55,6 @@ class WeightRecord {
     std::copy_n(max, rows_, kept.max);
     for (Index r = 0; !mask.whole() && r < rows_; ++r) kept.bits[r] = mask.bits(r);
     ++count();
-    if (rows_ <= kStreamRows) ask_for_next();
   }
 
   Index num_tiles() const { return count(); }
@@ -75,13 +74,6 @@ class WeightRecord {
     Index index, whole;
   };
   static constexpr Index kHeaderBytes = static_cast<Index>(sizeof(Header));  // in one line with the maxima of few rows
-
-  /// A few rows have no time to wait for the lines that their weights will be written to.
-  void ask_for_next() const {
-    const char* const next = at(count());
-    for (Index i = weights_at_; i < tile_bytes_; i += 64) __builtin_prefetch(next + i, 1);
-    __builtin_prefetch(next, 1);
-  }
 
   Index& count() const { return *reinterpret_cast<Index*>(memory_); }
   char* at(Index i) const { return memory_ + kTileAlignment + i * tile_bytes_; }
