@@ -11,6 +11,7 @@
 #include "headwise/kernel/transforms.inl.hpp"
 #include "headwise/kernel/mass.inl.hpp"
 #include "headwise/kernel/transpose.inl.hpp"
+#include "headwise/kernel/group_rows.inl.hpp"
 #include "headwise/kernel/pack.inl.hpp"
 #include "headwise/kernel/values_of_keys.inl.hpp"
 #include "headwise/kernel/widen.inl.hpp"
@@ -51,6 +52,9 @@ constexpr TileKernels make_kernels() {
   table.row_products = row_products;
   table.prepare_row = prepare_row;
   table.finish_row = finish_row;
+#if defined(__x86_64__)
+  if constexpr (kBroadcastsInPlace) table.group_rows = group_rows<Words16>;
+#endif
   table.blend = blend;
   table.softcap = softcap_scores;
   table.scale_scores = scale_scores;
