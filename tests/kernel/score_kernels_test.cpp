@@ -8,6 +8,7 @@
 #include <random>
 #include <vector>
 
+#include "tests/kernel/grouped_rows.hpp"
 #include "tests/kernel/tables.hpp"
 
 namespace headwise {
@@ -40,9 +41,10 @@ TEST_P(ScoreKernels, SoftcapIsTanhWithinItsStatedError) {
 }
 
 /// Scores of f32 rows of 8 dimensions and a tile of keys, transformed.
-std::vector<float> transformed(const TileKernels& kernels, const std::vector<float>& queries,
+std::vector<float> transformed(const TileKernels& kernels, const std::vector<float>& plain_queries,
                                const std::vector<float>& keys, const ScoreTransform& how) {
-  const Index rows = std::ssize(queries) / 8;
+  const Index rows = std::ssize(plain_queries) / 8;
+  const std::vector<float> queries = testing::grouped(kernels, plain_queries, rows);
   std::vector<float> scores(static_cast<std::size_t>(rows * 64));
   kernels.scores[static_cast<int>(Storage::f32)](
       {queries.data(), keys.data(), scores.data(), rows, 8, 64, nullptr, {}, &how}, nullptr);

@@ -74,6 +74,8 @@ inline void gather_queries(const Problem& call, const TileKernels& kernels, cons
     kernels.prepare_row(row, storage, q.dim, padded, factor * heat, operand,
                         static_cast<char*>(memory.queries) + r * row_bytes(operand, padded));
   }
+  if (kernels.group_rows && operand != Operand::digits)
+    kernels.group_rows(memory.queries, item.rows, row_bytes(operand, padded) / 4, memory.wide_keys);
 }
 
 }  // namespace headwise::detail

@@ -177,20 +177,15 @@ class Walk {
     if (record_) checked_index(record_.num_tiles(), WeightRecord::most_tiles(item_), "tile of a weight record");
     if (record_) record_.keep(tile_, state.max, mask_);
 
+    const bool hides = (!hid_ || apart_) && hides_stored(), checks = hides && (apart_ || !shows_in_sums());
+    hid_ |= hides && !checks;
+    if (format_.values_in_keys && !checks) return sum_keys(met_as_values(args.keys), output);
     const void* const stored = format_.values_in_keys ? nullptr : stream_.values();
-    const void* const values = stored ? widened_values(stored) : values_of_keys(keys_, args.keys);
-    const auto apart = [&] {
-      sum_values_apart(
+    const void* const values = stored ? widened_values(stored) : values_of_keys(met_as_values(args.keys));
+    if (checks && !(stored ? all_finite(stored, format_.value_storage) : all_finite(values, value_storage_)))
+      return sum_values_apart(
           kernels_, value_storage_, values, format_.value_dim, value_dim_, softmax_.operand, memory_, item_.rows,
           [&](Index row) { return mask_.bits(row); }, output);
-    };
-    if (!hid_ || apart_) {
-      const bool hides = hides_stored();
-      if (hides && (apart_ || !shows_in_sums()) &&
-          !(stored ? all_finite(stored, format_.value_storage) : all_finite(values, value_storage_)))
-        return apart();
-      hid_ = hides && !apart_ && shows_in_sums();
-    }
     kernels_.weighted_sum[static_cast<int>(value_storage_)]({memory_.weights, values, output, item_.rows, value_dim_,
                                                              mask_.end(), mask_.ends(), stream_.ahead_of_values()});
   }
@@ -222,16 +217,37 @@ class Walk {
     return memory_.wide_values;
   }
 
-  /// Values that are the first dimensions of the keys, as rows meet them.
-  const void* values_of_keys(const void* keys, const void* met_keys) const {
-    if (key_storage_ != value_storage_) {  // integers, which their rows have met as such
-      kernels_.widen_keys[static_cast<int>(format_.key_storage)](keys, format_.head_dim, memory_.wide_keys);
-      met_keys = memory_.wide_keys;
-    }
-    kernels_.values_of_keys[static_cast<int>(value_storage_)](met_keys, format_.head_dim, format_.value_dim,
-                                                              memory_.wide_values);
+  /// The tile's keys as those of which values are made.
+  const void* met_as_values(const void* met_keys) const {
+    if (key_storage_ == value_storage_) return met_keys;
+    // integers, which their rows have met as such
+    kernels_.widen_keys[static_cast<int>(format_.key_storage)](keys_, format_.head_dim, memory_.wide_keys);
+    return memory_.wide_keys;
+  }
+  /// Values that are the first dimensions of the keys.
+  const void* values_of_keys(const void* keys) const {
+    for (Index d = 0; d < value_dim_; d += kPanelDims)
+      make_panel(keys, d,
+                 static_cast<char*>(static_cast<void*>(memory_.wide_values)) + d * kTileTokens * value_bytes());
     return memory_.wide_values;
   }
+  /// The same, summed panel by panel: it stays in L1 while all rows meet it.
+  void sum_keys(const void* keys, float* output) const {
+    const AheadArgs ahead = stream_.ahead_of_values();
+    for (Index d = 0; d < value_dim_; d += kPanelDims) {
+      make_panel(keys, d, memory_.wide_values);
+      const Index width = panel_dims(value_dim_, d);
+      const AheadArgs part{static_cast<const char*>(ahead.begin) + ahead.bytes * d / value_dim_,
+                           ahead.bytes * width / value_dim_};
+      kernels_.weighted_sum[static_cast<int>(value_storage_)]({memory_.weights, memory_.wide_values, output + d,
+                                                               item_.rows, width, mask_.end(), mask_.ends(), part,
+                                                               value_dim_});
+    }
+  }
+  void make_panel(const void* keys, Index dim, void* panel) const {
+    kernels_.values_of_keys[static_cast<int>(value_storage_)](keys, format_.head_dim, value_dim_, dim, panel);
+  }
+  Index value_bytes() const { return size_of(value_storage_); }
 
   /// Whether some row does not see all of the tile's stored tokens. Infinities and NaN in it must be kept from such a row:
   /// 0 · NaN is NaN.

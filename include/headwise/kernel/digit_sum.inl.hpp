@@ -20,7 +20,7 @@ HEADWISE_INLINE void digit_sum_panel(const SumArgs& args, const WeightDigits<MR>
     digit_dots<Codes>(weights.digits, WeightDigits<MR>::kRowBytes, panel + j * strides.vector, strides, units, ahead,
                       start, dots);
     HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int k = 0; k < kWidth; ++k) {
-      float* output = args.output + (row + i) * args.value_dim + dim + (j + k) * kLanes;
+      float* output = args.output + (row + i) * args.stride() + dim + (j + k) * kLanes;
       store(output, fma(to_float(dots[i][k]), splat(weights.unit[i]), load(output)));
     }
   }

@@ -10,6 +10,7 @@
 #include "headwise/kernel/rows.inl.hpp"
 #include "headwise/kernel/transforms.inl.hpp"
 #include "headwise/kernel/transpose.inl.hpp"
+#include "headwise/kernel/group_rows.inl.hpp"
 #include "headwise/kernel/mass.inl.hpp"
 #include "headwise/kernel/pack.inl.hpp"
 #include "headwise/kernel/values_of_keys.inl.hpp"
@@ -52,6 +53,9 @@ constexpr TileKernels make_kernels() {
   table.prepare_row = prepare_row;
   table.prepare_added = prepare_added;
   table.finish_row = finish_row;
+#if defined(__x86_64__)
+  if constexpr (kBroadcastsInPlace) table.group_rows = group_rows<Words16>;
+#endif
   table.blend = blend;
   table.all_numbers = all_numbers;
   table.softcap = softcap_scores;

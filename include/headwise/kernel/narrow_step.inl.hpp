@@ -123,7 +123,7 @@ struct StepNarrow {
   using Format = F_;
   static constexpr Storage kStorage = Format::kStorage;
   static constexpr Operand kOperand = Operand::f32;
-  static constexpr int kKappa = static_cast<int>(kappa_of(kStorage)), kLaneBytes = 4, kRowBytes = 4 * kKappa;
+  static constexpr int kKappa = static_cast<int>(kappa_of(kStorage)), kLaneBytes = 4, kRowElements = kKappa;
   static constexpr bool kManyRows = false, kScaled = has_scales(kStorage);
 
   /// Codes as they are, of types with scales.
@@ -131,12 +131,12 @@ struct StepNarrow {
     elements(load_bits(b), v, std::make_integer_sequence<int, kKappa>{});
   }
 
-  template <int P, int MR, int NV, class Scales = NoScales>
-  static HEADWISE_INLINE void run(F (&acc)[P][MR][NV], int, const char* a, Index a_stride, const char* b,
+  template <int P, int MR, int NV, class Rows, class Scales = NoScales>
+  static HEADWISE_INLINE void run(F (&acc)[P][MR][NV], int, const char* a, const Rows& rows, const char* b,
                                   Index b_stride, const Scales& scales = {}) {
     I lanes[NV];
     HEADWISE_UNROLL for (int j = 0; j < NV; ++j) lanes[j] = load_bits(b + j * b_stride);
-    run_elements(acc, a, a_stride, lanes, scales, std::make_integer_sequence<int, kKappa>{});
+    run_elements(acc, a, rows, lanes, scales, std::make_integer_sequence<int, kKappa>{});
   }
 
  private:
@@ -144,18 +144,18 @@ struct StepNarrow {
   static HEADWISE_INLINE void elements(I lane, F (&v)[kKappa], std::integer_sequence<int, E...>) {
     ((v[E] = Format::template element<E>(lane)), ...);
   }
-  template <int P, int MR, int NV, class Scales, int... E>
-  static HEADWISE_INLINE void run_elements(F (&acc)[P][MR][NV], const char* a, Index a_stride, const I (&lanes)[NV],
+  template <int P, int MR, int NV, class Rows, class Scales, int... E>
+  static HEADWISE_INLINE void run_elements(F (&acc)[P][MR][NV], const char* a, const Rows& rows, const I (&lanes)[NV],
                                            const Scales& scales, std::integer_sequence<int, E...>) {
     // a lane's first element is of an even dimension, so element E goes to partial E mod P: the order of f32
-    (run_element<E>(acc[E % P], a + 4 * E, a_stride, lanes, scales), ...);
+    (run_element<E>(acc[E % P], a, rows, lanes, scales), ...);
   }
-  template <int E, int MR, int NV, class Scales>
-  static HEADWISE_INLINE void run_element(F (&acc)[MR][NV], const char* a, Index a_stride, const I (&lanes)[NV],
+  template <int E, int MR, int NV, class Rows, class Scales>
+  static HEADWISE_INLINE void run_element(F (&acc)[MR][NV], const char* a, const Rows& rows, const I (&lanes)[NV],
                                           const Scales& scales) {
     F v[NV];
     HEADWISE_UNROLL for (int j = 0; j < NV; ++j) v[j] = scales.apply(Format::template element<E>(lanes[j]), E, j);
-    multiply_rows(acc, a, a_stride, v);
+    multiply_rows(acc, a, rows, E, v);
   }
 };
 using StepE4m3 = StepNarrow<FormatE4m3>;

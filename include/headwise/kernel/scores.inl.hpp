@@ -6,21 +6,27 @@
 struct ScoreSpan {
   Index first, tokens;
   Index part, parts;
-
-  /// A few rows walk the stream at its own pace, in the smallest steps; many take what fills the big tile.
-  static constexpr Index tokens_for(Index rows) {
-    return kLanes * (rows <= kStreamRows ? kScoreVectors : std::max(kScoreBigVectors, kScoreVectors));
-  }
 };
 
-/// Rows of the next register tile of so many: the big one, unless that would leave one or two rows for the next, or be
-/// alone (it asks for one line ahead a step and reads two).
-template <class Step>
+/// Rows of the next register tile of so many, of `of` in all: the big one, unless that would leave few rows for the next.
+/// Up to kStreamRows make small ones alone (the big one asks for one line ahead a step and may read more).
 constexpr Index score_rows_at_once(Index rows, Index of) {
-  if (!Step::kManyRows) return rows == 5 ? 3 : rows < kSmallRows ? rows : kSmallRows;
-  if (rows == 7 || rows == 8) return 4;
-  if (rows == 5 || of == 6) return 3;
-  return rows < kScoreBigRows ? rows : kScoreBigRows;
+  if (of > kStreamRows) {
+    const Index rest = rows - kScoreBigRows;
+    if (rest >= 0 && rest != 1 && rest != 2 && rest != 2 * kScoreMiddleRows - kScoreBigRows) return kScoreBigRows;
+    if (rows >= kScoreMiddleRows) return kScoreMiddleRows;
+  }
+  if (rows == 5 || rows == 6) return 3;
+  return rows < kSmallRows ? rows : kSmallRows;
+}
+
+/// How such a tile meets its rows: more than kSmallRows as `group_rows` has put them.
+template <int MR>
+HEADWISE_INLINE auto score_rows_of(Index row_bytes) {
+  if constexpr (kBroadcastsInPlace && MR > kSmallRows)
+    return RowsTogether<MR>{};
+  else
+    return RowsApart{row_bytes};
 }
 
 /// Steps at a time: 4, or as many as make the 8 dimensions that head_dim is a multiple of.
@@ -28,17 +34,18 @@ template <class Step>
 inline constexpr int kScoreUnroll = Step::kKappa <= 2 ? 4 : 8 / Step::kKappa;
 
 /// `dims` dimensions of MR rows by NV vectors of tokens, `b_stride` bytes apart; a and b move on.
-template <class Step, int P, int MR, int NV, class... Scales>
-HEADWISE_INLINE void score_steps(F (&acc)[P][MR][NV], const char*& a, Index a_stride, const char*& b, Index b_stride,
+template <class Step, int P, int MR, int NV, class Rows, class... Scales>
+HEADWISE_INLINE void score_steps(F (&acc)[P][MR][NV], const char*& a, const Rows& rows, const char*& b, Index b_stride,
                                  Index dims, Ahead<kScoreUnroll<Step>>& ahead, const Scales&... scales) {
   constexpr int kUnroll = kScoreUnroll<Step>;
+  constexpr Index kRowBytes = Rows::step_bytes(Step::kRowElements);
   constexpr Index kStepBytes = kBlockTokens * Step::kLaneBytes;
   for (Index step = 0; step < dims / Step::kKappa; step += kUnroll) {
     HEADWISE_UNROLL for (int u = 0; u < kUnroll; ++u) {
       ahead.request(u);
-      Step::run(acc, u, a + u * Step::kRowBytes, a_stride, b + u * kStepBytes, b_stride, scales...);
+      Step::run(acc, u, a + u * kRowBytes, rows, b + u * kStepBytes, b_stride, scales...);
     }
-    a += kUnroll * Step::kRowBytes;
+    a += kUnroll * kRowBytes;
     b += kUnroll * kStepBytes;
   }
 }
@@ -46,9 +53,10 @@ HEADWISE_INLINE void score_steps(F (&acc)[P][MR][NV], const char*& a, Index a_st
 /// One register tile: MR rows by NV vectors of tokens from `token` on. Dimension d goes to partial d mod kScorePartials,
 /// and the partials are added at the end: the summation order of every score on this ISA.
 template <class Step, int MR, int NV>
-HEADWISE_INLINE void score_tile(const char* a, Index a_stride, const ScoreArgs& args, Index token,
+HEADWISE_INLINE void score_tile(const char* a, Index row_bytes, const ScoreArgs& args, Index token,
                                 Ahead<kScoreUnroll<Step>>& ahead, F (&out)[MR][NV]) {
   constexpr int P = kScorePartials;
+  const auto rows = score_rows_of<MR>(row_bytes);
   const Index block_bytes = args.head_dim / Step::kKappa * kBlockTokens * Step::kLaneBytes;
   const Index b_stride = kLanes == kBlockTokens ? block_bytes : kLanes * Step::kLaneBytes;
   const char* b = static_cast<const char*>(args.keys) + token / kBlockTokens * block_bytes +
@@ -59,10 +67,10 @@ HEADWISE_INLINE void score_tile(const char* a, Index a_stride, const ScoreArgs& 
   if constexpr (Step::kScaled) {
     const Index group = Step::kStorage == Storage::int4 ? kScaleDims : args.head_dim;
     for (Index d = 0; d < args.head_dim; d += group)
-      score_steps<Step>(acc, a, a_stride, b, b_stride, std::min(group, args.head_dim - d), ahead,
+      score_steps<Step>(acc, a, rows, b, b_stride, std::min(group, args.head_dim - d), ahead,
                         KeyScales<typename Step::Format, NV>(args.keys, args.head_dim, token, d));
   } else {
-    score_steps<Step>(acc, a, a_stride, b, b_stride, args.head_dim, ahead);
+    score_steps<Step>(acc, a, rows, b, b_stride, args.head_dim, ahead);
   }
   HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) {
     if constexpr (P == 1)
@@ -173,12 +181,13 @@ HEADWISE_INLINE M deliver(F (&s)[MR][NV], const ScoreArgs& args, const SoftmaxSt
 template <class Step, int MR, int NV>
 HEADWISE_INLINE M score_rows(const ScoreArgs& args, const SoftmaxState* softmax, Index row, const ScoreSpan& span) {
   const Index steps = args.head_dim / Step::kKappa;
-  const Index a_stride = args.head_dim * Step::kRowBytes / Step::kKappa;
+  const Index row_bytes = steps * 4 * Step::kRowElements;
   Ahead<kScoreUnroll<Step>> ahead(args.ahead, span.part, span.parts, span.tokens / (NV * kLanes) * steps);
   M over = none();
   for (Index token = span.first; token < span.first + span.tokens; token += NV * kLanes) {
     F s[MR][NV];
-    score_tile<Step, MR, NV>(static_cast<const char*>(args.queries) + row * a_stride, a_stride, args, token, ahead, s);
+    score_tile<Step, MR, NV>(static_cast<const char*>(args.queries) + row * row_bytes, row_bytes, args, token, ahead,
+                             s);
     over = over | deliver<MR, NV>(s, args, softmax, row, token);
   }
   return over;
@@ -190,18 +199,21 @@ bool scores(const ScoreArgs& args, const SoftmaxState* softmax) {
   if (softmax) clear_tile_sums(*softmax, args.rows);
   if (args.visible) deliver_unseen(args, softmax);
   Index groups = 0;
-  for (Index row = 0; row < args.rows; row += score_rows_at_once<Step>(args.rows - row, args.rows)) ++groups;
-  const Index tokens = ScoreSpan::tokens_for(args.rows);
+  for (Index row = 0; row < args.rows; row += score_rows_at_once(args.rows - row, args.rows)) ++groups;
+  constexpr Index tokens = NV * kLanes;
   ScoreSpan span{0, tokens, 0, kTileTokens / tokens * groups};
   M over = none();
   for (; span.first < args.tokens; span.first += tokens)
     for (Index row = 0, rows; row < args.rows; row += rows, ++span.part) {
-      rows = score_rows_at_once<Step>(args.rows - row, args.rows);
+      rows = score_rows_at_once(args.rows - row, args.rows);
       if (args.ends && span.first >= args.ends[row + rows - 1]) continue;
       switch (rows) {
         case kScoreBigRows:
-          if constexpr (Step::kManyRows)
-            over = over | score_rows<Step, kScoreBigRows, kScoreBigVectors>(args, softmax, row, span);
+          if constexpr (Step::kManyRows) over = over | score_rows<Step, kScoreBigRows, NV>(args, softmax, row, span);
+          break;
+        case kScoreMiddleRows == kSmallRows ? -1:
+        kScoreMiddleRows:
+          if constexpr (Step::kManyRows) over = over | score_rows<Step, kScoreMiddleRows, NV>(args, softmax, row, span);
           break;
         case 4:
           over = over | score_rows<Step, 4, NV>(args, softmax, row, span);

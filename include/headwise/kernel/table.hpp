@@ -86,7 +86,7 @@ struct AddedKinds {
 
 /// Rows that meet one K tile.
 struct ScoreArgs {
-  const void* queries;  // [rows][padded head_dim], prepared
+  const void* queries;  // [rows][padded head_dim], prepared and grouped
   const void* keys;     // K tile
   float* scores;        // [rows][64], out, in units of log2
   Index rows;
@@ -123,6 +123,9 @@ struct SumArgs {
   Index tokens;       // 1 … 64: weights beyond are 0 and may be skipped
   const Index* ends;  // [rows] or null: instead of `tokens`, of each row; never falling
   AheadArgs ahead;
+  Index output_stride = 0;  // floats from row to row of the output; 0: value_dim
+
+  Index stride() const { return output_stride > 0 ? output_stride : value_dim; }
 };
 
 /// What becomes of the masses of a tile's keys.
@@ -182,6 +185,9 @@ struct TileKernels {
   /// numbers: `tokens` (0 … 64) elements of `storage` (dense), times the factor, to [64], 0 behind.
   AddedKinds (*prepare_added)(const void* numbers, Storage storage, Index tokens, const AddedScale& scale,
                               float* added);
+  /// Prepared rows, all that meet a tile together, to the order in which `scores` meets them: in place. `elements` of 32 bits
+  /// a row, floats or pairs (digits stay as they are); `scratch`: 16 rows. Null where that is one behind another.
+  void (*group_rows)(void* queries, Index rows, Index elements, void* scratch);
   /// output row: `dim` sums times `factor`, rounded to `storage`.
   void (*finish_row)(const float* sums, Index dim, float factor, void* out, Storage storage);
 
@@ -205,9 +211,9 @@ struct TileKernels {
   void (*widen_keys[kStorages])(const void* tile, Index head_dim, float* out);
   void (*widen_values[kStorages])(const void* tile, Index value_dim, float* out);
 
-  /// A V tile (value_dim) of the first dimensions of a K tile's keys, all of one storage type; null for those of
-  /// which values are made in f32 (values_made_of).
-  void (*values_of_keys[kStorages])(const void* keys, Index head_dim, Index value_dim, void* values);
+  /// The panel from `dim` on of the V tile (value_dim) of the first dimensions of a K tile's keys, all of one storage type;
+  /// null for those of which values are made in f32 (values_made_of).
+  void (*values_of_keys[kStorages])(const void* keys, Index head_dim, Index value_dim, Index dim, void* panel);
 
   /// `tokens` rows (1 … 64, each dense in dim, anywhere) of a storage type of arrays to a tile of it; the rest is zeroed. Behind
   /// them `rows` names kRowsAhead more, any addresses: those are asked for, not read.

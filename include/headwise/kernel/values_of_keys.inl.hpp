@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Values that are the first dimensions of the keys (TileFormat::values_in_keys): a K tile to a V tile, once for all rows.
+// Values that are the first dimensions of the keys (TileFormat::values_in_keys): a K tile to a V tile, panel by panel, once
+// for all rows.
 
 template <class V>
 struct Unchanged {
@@ -22,22 +23,19 @@ HEADWISE_INLINE void transpose_rows(const char* in, Index stride, Index count, c
 }
 
 /// f32: per block [dim][16 tokens] → panels [token][dim].
-inline void values_of_f32_keys(const void* keys, Index head_dim, Index value_dim, void* values) {
+inline void values_of_f32_keys(const void* keys, Index head_dim, Index value_dim, Index dim, void* panel) {
 #if defined(__x86_64__)
   using V = std::conditional_t<kLanes == 16, Words16, Words4>;
 #else
   using V = Words4;
 #endif
   constexpr Index N = sizeof(V) / 4, kRow = kBlockTokens * 4;
-  const Index dims = padded_head_dim(head_dim);
-  for (Index d = 0; d < padded_value_dim(value_dim); d += N) {
-    const Index width = panel_dims(value_dim, d) * 4;
-    char* const panel = static_cast<char*>(values) + d / kPanelDims * kPanelDims * kTileTokens * 4 + d % kPanelDims * 4;
+  const Index dims = padded_head_dim(head_dim), width = panel_dims(value_dim, dim);
+  for (Index d = 0; d < width; d += N)
     for (Index t = 0; t < kTileTokens; t += N)
       transpose_rows<Unchanged<V>, V>(
-          static_cast<const char*>(keys) + (t / kBlockTokens * dims + d) * kRow + t % kBlockTokens * 4, kRow, dims - d,
-          panel + t * width, width);
-  }
+          static_cast<const char*>(keys) + (t / kBlockTokens * dims + dim + d) * kRow + t % kBlockTokens * 4, kRow,
+          dims - dim - d, static_cast<char*>(panel) + (t * width + d) * 4, width * 4);
 }
 
 #if defined(HEADWISE_BF16_DOT)
@@ -59,16 +57,13 @@ struct PairsOfTokens {
 
 /// bf16: per block [pair of dims][16 tokens]{pair} → panels [pair of tokens][dim]{pair}, kLanes dims of as many tokens at a
 /// time.
-inline void values_of_bf16_keys(const void* keys, Index head_dim, Index value_dim, void* values) {
+inline void values_of_bf16_keys(const void* keys, Index head_dim, Index value_dim, Index dim, void* panel) {
   constexpr Index kRow = kBlockTokens * 4;
-  const Index pairs = padded_head_dim(head_dim) / 2;
-  for (Index d = 0; d < padded_value_dim(value_dim); d += kLanes) {
-    const Index width = panel_dims(value_dim, d) * 4;
-    char* const panel = static_cast<char*>(values) + d / kPanelDims * kPanelDims * kTileTokens * 2 + d % kPanelDims * 4;
+  const Index pairs = padded_head_dim(head_dim) / 2, width = panel_dims(value_dim, dim);
+  for (Index d = 0; d < width; d += kLanes)
     for (Index t = 0; t < kTileTokens; t += kLanes)
       transpose_rows<PairsOfTokens, PairLongs>(
-          static_cast<const char*>(keys) + (t / kBlockTokens * pairs + d / 2) * kRow + t % kBlockTokens * 4, kRow,
-          pairs - d / 2, panel + t / 2 * width, width);
-  }
+          static_cast<const char*>(keys) + (t / kBlockTokens * pairs + (dim + d) / 2) * kRow + t % kBlockTokens * 4,
+          kRow, pairs - (dim + d) / 2, static_cast<char*>(panel) + (t / 2 * width + d) * 4, width * 4);
 }
 #endif

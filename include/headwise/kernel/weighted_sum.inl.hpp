@@ -12,34 +12,37 @@ constexpr int sum_requests(int vectors) {
 template <class Step>
 inline constexpr Index kSumTokens = Step::kKappa == 1 ? 4 : 8;
 template <class Step>
-constexpr int sum_unroll(int vectors) {
+constexpr int sum_unroll(int rows, int vectors) {
+  if (rows > kSmallRows) return static_cast<int>(kSumTokens<Step>) / Step::kKappa;
   return (Step::kKappa <= 2 ? 4 : 8 / Step::kKappa) / std::min(sum_requests<Step>(vectors), Step::kKappa == 8 ? 1 : 2);
 }
-template <class Step, int NV>
-using SumAhead = Ahead<sum_unroll<Step>(NV) * sum_requests<Step>(NV)>;
+template <class Step, int MR, int NV>
+using SumAhead =
+    std::conditional_t<(MR > kSmallRows), TileAhead, Ahead<sum_unroll<Step>(MR, NV) * sum_requests<Step>(NV)>>;
 
 /// MR rows by NV vectors of a panel of `width` dims, over `tokens` tokens, a multiple of kSumTokens.
 template <class Step, int MR, int NV, class Scales>
-HEADWISE_INLINE void sum_tile(const char* a, Index a_stride, const char* b, Index width, Index tokens, float* output,
-                              Index output_stride, const Scales& scales, SumAhead<Step, NV>& ahead) {
+HEADWISE_INLINE void sum_tile(const char* a, const RowsApart& rows, const char* b, Index width, Index tokens,
+                              float* output, Index output_stride, const Scales& scales, SumAhead<Step, MR, NV>& ahead) {
   constexpr int kRequests = sum_requests<Step>(NV);
-  constexpr int kUnroll = sum_unroll<Step>(NV);
-  constexpr Index kVectorBytes = kLanes * Step::kLaneBytes;
+  constexpr int kUnroll = sum_unroll<Step>(MR, NV);
+  constexpr Index kVectorBytes = kLanes * Step::kLaneBytes, kRowBytes = 4 * Step::kRowElements;
   const Index step_bytes = width * Step::kLaneBytes;
   F acc[1][MR][NV];
   HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) acc[0][i][j] =
       load(output + i * output_stride + j * kLanes);
   for (Index token = 0; token < tokens; token += kUnroll * Step::kKappa) {
     HEADWISE_UNROLL for (int u = 0; u < kUnroll; ++u) {
-      ahead.request(u * kRequests);
-      if constexpr (kRequests == 2) ahead.request(u * kRequests + 1);
+      if constexpr (MR <= kSmallRows) ahead.request(u * kRequests);
+      if constexpr (MR <= kSmallRows && kRequests == 2) ahead.request(u * kRequests + 1);
       if constexpr (Step::kScaled)
-        Step::run(acc, 0, a + u * Step::kRowBytes, a_stride, b + u * step_bytes, kVectorBytes,
+        Step::run(acc, 0, a + u * kRowBytes, rows, b + u * step_bytes, kVectorBytes,
                   scales.of_step(token + u * Step::kKappa));
       else
-        Step::run(acc, 0, a + u * Step::kRowBytes, a_stride, b + u * step_bytes, kVectorBytes);
+        Step::run(acc, 0, a + u * kRowBytes, rows, b + u * step_bytes, kVectorBytes);
     }
-    a += kUnroll * Step::kRowBytes;
+    if constexpr (MR > kSmallRows) ahead.request();
+    a += kUnroll * kRowBytes;
     b += kUnroll * step_bytes;
   }
   HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j)
@@ -57,17 +60,18 @@ template <class Step, int MR, Index Width, class Scales>
 HEADWISE_INLINE void sum_rows(const SumArgs& args, Index row, Index dim, Index group, Index groups,
                               const Scales& scales) {
   constexpr int NV = MR > kSmallRows ? 2 : sum_vectors(MR, Width);
-  constexpr Index a_stride = kTileTokens * Step::kRowBytes / Step::kKappa;
-  constexpr Index kRequests = kTileTokens / Step::kKappa * sum_requests<Step>(NV);
+  constexpr RowsApart rows{kTileTokens / Step::kKappa * 4 * Step::kRowElements};
+  constexpr Index kRequests =
+      MR > kSmallRows ? kTileTokens / kSumTokens<Step> : kTileTokens / Step::kKappa * sum_requests<Step>(NV);
   const Index tokens = round_up(args.ends ? args.ends[row + MR - 1] : args.tokens, kSumTokens<Step>);
-  const char* a = static_cast<const char*>(args.weights) + row * a_stride;
+  const char* a = static_cast<const char*>(args.weights) + row * rows.stride;
   const char* panel = static_cast<const char*>(args.values) + dim * kTileTokens * Step::kLaneBytes / Step::kKappa;
   const Index panels = ceil_div(args.value_dim, kPanelDims);
-  SumAhead<Step, NV> ahead(args.ahead, dim / kPanelDims * groups + group, panels * groups,
-                           Width / (NV * kLanes) * kRequests);
+  SumAhead<Step, MR, NV> ahead(args.ahead, dim / kPanelDims * groups + group, panels * groups,
+                               Width / (NV * kLanes) * kRequests);
   for (Index d = 0; d < Width; d += NV * kLanes)
-    sum_tile<Step, MR, NV>(a, a_stride, panel + d * Step::kLaneBytes, Width, tokens,
-                           args.output + row * args.value_dim + dim + d, args.value_dim, scales, ahead);
+    sum_tile<Step, MR, NV>(a, rows, panel + d * Step::kLaneBytes, Width, tokens,
+                           args.output + row * args.stride() + dim + d, args.stride(), scales, ahead);
 }
 
 /// Rows of the next register tile of so many. Half a panel is rare (value_dim 16, 48, 80, 112): not worth much code.

@@ -4,7 +4,8 @@
 inline constexpr Isa kIsa = Isa::avx2;
 inline constexpr int kLanes = 8;
 // 6 × 2 accumulators, 2 vectors of B and a broadcast fill the 16 registers; two partials would halve the tile
-inline constexpr int kScorePartials = 1, kScoreVectors = 2, kScoreBigRows = 6, kScoreBigVectors = 2;
+inline constexpr int kScorePartials = 1, kScoreVectors = 2, kScoreBigRows = 6, kScoreMiddleRows = 4;
+inline constexpr bool kBroadcastsInPlace = false;
 inline constexpr int kSumAccumulators = 8, kSumBigRows = 6;
 inline constexpr Index kWidenRows = kStreamRows + 1;
 

@@ -3,9 +3,10 @@
 
 inline constexpr Isa kIsa = Isa::avx512;
 inline constexpr int kLanes = 16;
-// 6 rows × 2 vectors × 2 partials are 24 accumulators, enough to hide the FMA's latency at both ends: at one row two
-// chains still deliver 32 bytes a cycle
-inline constexpr int kScorePartials = 2, kScoreVectors = 1, kScoreBigRows = 6, kScoreBigVectors = 2;
+// 12 rows × 2 partials are 24 accumulators, enough to hide the FMA's latency at both ends: at one row two chains still
+// deliver 32 bytes a cycle
+inline constexpr int kScorePartials = 2, kScoreVectors = 1, kScoreBigRows = 12, kScoreMiddleRows = 8;
+inline constexpr bool kBroadcastsInPlace = true;
 inline constexpr int kSumAccumulators = 8, kSumBigRows = 12;
 inline constexpr Index kWidenRows = kStreamRows + 1;
 
@@ -26,6 +27,11 @@ HEADWISE_INLINE F splat(float x) { return (F)_mm512_set1_ps(x); }
 HEADWISE_INLINE F zero() { return F{}; }
 HEADWISE_INLINE F fma(F a, F b, F c) { return (F)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 HEADWISE_INLINE F accumulate(F acc, F a, F b) { return fma(a, b, acc); }
+HEADWISE_INLINE F accumulate(F acc, const float* a, F b) {
+  // left to themselves, compilers load a number that is used twice, and copy sums to other registers
+  asm("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(b), "m"(*a));
+  return acc;
+}
 HEADWISE_INLINE F max(F a, F b) { return (F)_mm512_mask_max_ps((__m512)a, 0xffff, (__m512)a, (__m512)b); }
 HEADWISE_INLINE F min(F a, F b) { return (F)_mm512_mask_min_ps((__m512)a, 0xffff, (__m512)a, (__m512)b); }
 HEADWISE_INLINE F reciprocal(F x) {

@@ -3,7 +3,8 @@
 
 inline constexpr Isa kIsa = Isa::baseline;
 inline constexpr int kLanes = 4;
-inline constexpr int kScorePartials = 1, kScoreVectors = 2, kScoreBigRows = 6, kScoreBigVectors = 2;
+inline constexpr int kScorePartials = 1, kScoreVectors = 2, kScoreBigRows = 6, kScoreMiddleRows = 4;
+inline constexpr bool kBroadcastsInPlace = false;
 inline constexpr int kSumAccumulators = 8, kSumBigRows = 6;
 inline constexpr Index kWidenRows = 1;  // conversions take many instructions here, so each is made once
 

@@ -13,6 +13,10 @@ HEADWISE_INLINE I splat_pair(const void* p) {
 HEADWISE_INLINE F dot_bf16(F acc, I a, I b) {
   return (F)_mm512_dpbf16_ps((__m512)acc, (__m512bh)(__m512i)a, (__m512bh)(__m512i)b);
 }
+HEADWISE_INLINE F dot_bf16(F acc, const char* a, I b) {
+  asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(b), "m"(*reinterpret_cast<const std::int32_t*>(a)));
+  return acc;
+}
 HEADWISE_INLINE void narrow_bf16(void* p, F v) {
   _mm256_storeu_si256(static_cast<__m256i*>(p), (__m256i)_mm512_maskz_cvtneps_pbh(0xffff, (__m512)v));
 }

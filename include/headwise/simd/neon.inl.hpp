@@ -3,7 +3,8 @@
 
 inline constexpr Isa kIsa = Isa::neon;
 inline constexpr int kLanes = 4;
-inline constexpr int kScorePartials = 1, kScoreVectors = 4, kScoreBigRows = 6, kScoreBigVectors = 4;
+inline constexpr int kScorePartials = 1, kScoreVectors = 4, kScoreBigRows = 6, kScoreMiddleRows = 4;
+inline constexpr bool kBroadcastsInPlace = false;
 inline constexpr int kSumAccumulators = 16, kSumBigRows = 12;
 inline constexpr Index kWidenRows = kStreamRows + 1;
 

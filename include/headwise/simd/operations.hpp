@@ -18,7 +18,8 @@
 //                                  16 bytes that every 16 bytes of `table` are
 //   splat(x) zero()                all lanes x, 0
 //   fma(a, b, c)                   a·b + c; one rounding, except on the baseline (no FMA there): two
-//   accumulate(acc, a, b)          acc + a·b, as fma; meant to stay in acc's register
+//   accumulate(acc, a, b)          acc + a·b, as fma; meant to stay in acc's register. Where kBroadcastsInPlace, a may be a
+//                                  `const float*`: the number there in all lanes, in one instruction
 //   max(a, b) min(a, b)            NaN where b is NaN
 //   reciprocal(x)                  1/x within 2 ulp, for x of 1 … 2^126; NaN for NaN
 //   select(m, a, b)                a in the lanes of m, b in the others
@@ -31,8 +32,8 @@
 // Register tiles, chosen by the number of registers and the latency of an FMA:
 //   kScorePartials                 partial sums of a score: dimension d goes to partial d mod kScorePartials; part of the
 //                                  summation order, hence of the result's bits
-//   kScoreVectors                  vectors of tokens per pass for up to kSmallRows rows
-//   kScoreBigRows, kScoreBigVectors  the register tile of prefill
+//   kScoreVectors                  vectors of tokens per pass
+//   kScoreBigRows, kScoreMiddleRows  the register tiles of prefill, by kScoreVectors
 //   kSumAccumulators               accumulators of a weighted sum of up to kSmallRows rows
 //   kWidenRows                     from this many rows on, tiles of narrow types are widened to f32 first (8 rows of bf16 on
 //                                  AVX-512: 70 % of the roofline in registers, 52 % a tile at a time); 1 or kStreamRows + 1
@@ -40,7 +41,7 @@
 //
 // An ISA that multiplies pairs of bf16 (simd/bf16_dot.inl.hpp) is included with HEADWISE_BF16_DOT defined and also defines
 //   splat_pair(p)                  I: the 32 bits at p in all lanes
-//   dot_bf16(acc, a, b)            acc + a.even·b.even + a.odd·b.odd per lane
+//   dot_bf16(acc, a, b)            acc + a.even·b.even + a.odd·b.odd per lane; a may be an address as for accumulate
 //   narrow_bf16(p, v)              store kLanes bf16, rounded to nearest even
 //
 // An ISA that multiplies 8-bit integers (simd/digit_dot.inl.hpp) also defines
