@@ -67,7 +67,7 @@ struct Meeting {
           break;
       }
       visible.push_back(word);
-      ends.push_back(std::max<Index>(r > 0 ? ends.back() : 0, std::bit_width(word)));
+      ends.push_back(std::max<Index>(r > 0 ? ends.back() : 0, static_cast<Index>(std::bit_width(word))));
     }
   }
 
