@@ -21,8 +21,8 @@ constexpr Index kDim = 24, kMostRows = 23;
 
 /// Rows, a tile of keys of any storage, and what each row sees of it.
 struct Meeting {
-  Meeting(const TileKernels& kernels, Storage storage, Index rows, unsigned seed)
-      : kernels(kernels), storage(storage), rows(rows), generator(seed) {
+  Meeting(const TileKernels& table, Storage kind, Index count, unsigned seed)
+      : kernels(table), storage(kind), rows(count), generator(seed) {
     std::normal_distribution<float> normal;
     std::vector<float> numbers(kTileTokens * kDim);
     for (float& x : numbers) x = normal(generator);
@@ -96,8 +96,8 @@ struct Meeting {
 
 /// A softmax's state in memory that holds NaN where nothing was written.
 struct State {
-  explicit State(Index rows, float max)
-      : max(static_cast<std::size_t>(rows), max),
+  State(Index rows, float of_all)
+      : max(static_cast<std::size_t>(rows), of_all),
         sum(static_cast<std::size_t>(rows * kMaxLanes), 0.5f),
         tile_sum(sum.size(), kNan),
         weights(static_cast<std::size_t>(rows * kTileTokens), kNan) {}
@@ -190,6 +190,10 @@ TEST_P(MaskedScoresTest, OfATransformAreThereForARescale) {
     const SoftmaxState softmax = state.of(Operand::f32);
     args.scores = beside.data();
     ASSERT_FALSE(meeting.meet(args, &softmax)) << what;
+    for (Index r = 0; r < meeting.rows; ++r)
+      for (Index t = 0; t < kTileTokens; ++t)
+        if ((meeting.visible[static_cast<std::size_t>(r)] >> t & 1) == 0)
+          beside[static_cast<std::size_t>(r * kTileTokens + t)] = -kInf;
     expect_same_bits(beside, alone, what);
   });
 }

@@ -5,7 +5,6 @@
 #include <bit>
 #include <cstdint>
 #include <cstring>
-#include <utility>
 
 #include "headwise/attention/added_units.hpp"
 #include "headwise/attention/mask_row.hpp"
@@ -23,7 +22,8 @@ class ElementMasks {
   ElementMasks(const CallShape& call, const TileKernels& kernels, const RowRange& range, Index kv_head, Index rows,
                MaskRow* memory)
       : options_(*call.options), kernels_(kernels), rows_(memory), num_rows_(memory ? rows : 0) {
-    for (Index r = 0; r < num_rows_; ++r) find(call, range, kv_head, r);
+    First first;
+    for (Index r = 0; r < num_rows_; ++r) find(call, range, kv_head, r, first);
   }
 
   bool any() const { return num_rows_ > 0; }
@@ -53,25 +53,35 @@ class ElementMasks {
   }
 
  private:
-  void find(const CallShape& call, const RowRange& range, Index kv_head, Index r) {
+  /// The last rows that had another mask than the one before.
+  struct First {
+    MaskRow *elements = nullptr, *tree = nullptr, *function = nullptr;
+  };
+
+  void find(const CallShape& call, const RowRange& range, Index kv_head, Index r, First& first) {
     const QueryRow query = range.query(r);
     const Index head = call.groups.of(query.sequence, kv_head)[query.head_in_group],
                 keys = call.num_keys(query.sequence);
     MaskRow& row = rows_[r];
-    row = {query.sequence, head,  query.position, keys, nullptr, nullptr, query.position - query.token,
-           nullptr,        false, false,          false};
+    row = {
+        query.sequence, head, query.position, keys, nullptr, nullptr, query.position - query.token, nullptr, 0, 0, 0};
     const MaskRow* const before = r > 0 ? &rows_[r - 1] : nullptr;
     const bool same_query = before && before->sequence == row.sequence && before->position == row.position;
     if (options_.mask) {
       row.elements = options_.mask->row(query.sequence, head, query.token);
-      row.repeats_elements = before && before->elements == row.elements && before->keys == keys;
+      if (!before || before->elements != row.elements || before->keys != keys) first.elements = &row;
+      ++first.elements->same_elements;
     }
     if (options_.tree_mask) {
       row.tree = options_.tree_mask->row(tree_row(call, query));
-      row.repeats_tree = same_query;
+      if (!same_query) first.tree = &row;
+      ++first.tree->same_tree;
     }
     if (options_.tile_set) row.listed = options_.tile_set->list_for(query.sequence, kv_head, query.token);
-    if (options_.mask_function) row.repeats_function = same_query && !options_.mask_function->by_head();
+    if (options_.mask_function) {
+      if (!same_query || options_.mask_function->by_head()) first.function = &row;
+      ++first.function->same_function;
+    }
   }
 
   static Index tree_row(const CallShape& call, const QueryRow& query) {
@@ -93,51 +103,49 @@ class ElementMasks {
     return std::clamp<Index>(row.keys - tile * kTileTokens, 0, kTileTokens);
   }
 
-  void narrow_by_tree(Index tile, std::uint64_t* bits) const {
-    std::uint64_t word = 0;
-    for (Index r = 0; r < num_rows_; ++r) {
-      const MaskRow& row = rows_[r];
-      if (!row.repeats_tree)
-        word = word_at(row.tree, options_.tree_mask->words_per_row(), tile * kTileTokens - row.first_node);
-      bits[r] &= word;
+  /// Takes word_of(row, its number) from the rows that have the same.
+  template <class WordOf>
+  void narrow_by(Index MaskRow::*same, std::uint64_t* bits, WordOf word_of) const {
+    for (Index r = 0; r < num_rows_;) {
+      const std::uint64_t word = word_of(rows_[r], r);
+      for (const Index end = r + rows_[r].*same; r < end; ++r) bits[r] &= word;
     }
+  }
+
+  void narrow_by_tree(Index tile, std::uint64_t* bits) const {
+    narrow_by(&MaskRow::same_tree, bits, [&](const MaskRow& row, Index) {
+      return word_at(row.tree, options_.tree_mask->words_per_row(), tile * kTileTokens - row.first_node);
+    });
   }
 
   bool narrow_by_elements(Index tile, std::uint64_t* bits, float* added, const float** added_of) const {
     const Mask& mask = *options_.mask;
-    const bool additive = mask.kind() == MaskKind::additive;
-    std::uint64_t word = 0;
-    const float* same = added;
     bool adds = false;
-    for (Index r = 0; r < num_rows_; ++r) {
-      const MaskRow& row = rows_[r];
-      if (!row.repeats_elements) {
-        if (additive)
-          word = additive_word(mask, row, tile, added + r * kTileTokens, adds), same = added + r * kTileTokens;
-        else if (mask.kind() == MaskKind::bits)
-          word = bits_word(mask, row, tile);
-        else
-          word = bytes_word(mask, row, tile);
-      }
-      bits[r] &= word;
-      if (additive) added_of[r] = same;
+    const auto by = [&](auto word_of) { narrow_by(&MaskRow::same_elements, bits, word_of); };
+    switch (mask.kind()) {
+      case MaskKind::bytes:
+        by([&](const MaskRow& row, Index) { return bytes_word(mask, row, tile); });
+        break;
+      case MaskKind::bits:
+        by([&](const MaskRow& row, Index) { return bits_word(mask, row, tile); });
+        break;
+      case MaskKind::additive:
+        by([&](const MaskRow& row, Index r) {
+          std::fill_n(added_of + r, row.same_elements, added + r * kTileTokens);
+          return additive_word(mask, row, tile, added + r * kTileTokens, adds);
+        });
     }
     return adds;
   }
 
   void narrow_by_function(Index tile, std::uint64_t* bits) const {
     const MaskFunction& function = *options_.mask_function;
-    std::uint64_t word = 0;
-    bool known = false;
-    for (Index r = 0; r < num_rows_; ++r) {
-      const MaskRow& row = rows_[r];
-      known &= row.repeats_function;
-      if (bits[r] == 0) continue;
-      if (!std::exchange(known, true))
-        word =
-            function(kernels_.lanes, {row.sequence, row.head, row.position, tile * kTileTokens, tokens_of(row, tile)});
-      bits[r] &= word;
-    }
+    narrow_by(&MaskRow::same_function, bits, [&](const MaskRow& row, Index r) -> std::uint64_t {
+      const bool any =
+          std::any_of(bits + r, bits + r + row.same_function, [](std::uint64_t word) { return word != 0; });
+      if (!any) return 0;
+      return function(kernels_.lanes, {row.sequence, row.head, row.position, tile * kTileTokens, tokens_of(row, tile)});
+    });
   }
 
   static std::uint64_t bits_word(const Mask& mask, const MaskRow& row, Index tile) {

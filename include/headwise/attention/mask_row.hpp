@@ -18,11 +18,12 @@ inline bool adds_mask(const Options& options) { return options.mask && options.m
 /// Where a row of a work item finds its masks.
 struct MaskRow {
   Index sequence, head, position, keys;
-  const char* elements;                                   // of Options::mask
-  const std::uint64_t* tree;                              // of Options::tree_mask
-  Index first_node;                                       // the key of the tree's node 0
-  const std::uint64_t* listed;                            // of Options::tile_set
-  bool repeats_elements, repeats_tree, repeats_function;  // the row before it has the same
+  const char* elements;         // of Options::mask
+  const std::uint64_t* tree;    // of Options::tree_mask
+  Index first_node;             // the key of the tree's node 0
+  const std::uint64_t* listed;  // of Options::tile_set
+  // rows from this one on that have the same; of no meaning in those behind the first
+  Index same_elements, same_tree, same_function;
 };
 
 }  // namespace headwise::detail

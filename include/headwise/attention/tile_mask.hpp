@@ -162,7 +162,10 @@ class TileMask {
       if (words.whole) return true;
       for (Index r = 0; r < rows_; ++r) words.bits[r] = interval_bits(r);
     } else {
-      for (Index r = 0; r < rows_; ++r) words.bits[r] = words.whole ? kWholeTile : interval_bits(r);
+      if (words.whole)
+        std::fill_n(words.bits, rows_, kWholeTile);
+      else
+        for (Index r = 0; r < rows_; ++r) words.bits[r] = interval_bits(r);
       words.adds = elements_.narrow(tile, words.bits, words.added, words.added_of);
       std::uint64_t common = kWholeTile;
       for (Index r = 0; r < rows_; ++r) common &= words.bits[r];
@@ -173,6 +176,10 @@ class TileMask {
     for (Index r = 0; r < rows_; ++r) {
       end = std::max(end, static_cast<Index>(std::bit_width(words.bits[r])));
       words.ends[r] = end;
+      if (end == kTileTokens) {
+        std::fill(words.ends + r, words.ends + rows_, end);
+        break;
+      }
     }
     return end > 0;
   }

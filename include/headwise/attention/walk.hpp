@@ -170,7 +170,10 @@ class Walk {
     const bool done = fused && !kernels_.scores[static_cast<int>(key_storage_)](args, &state);
     if (!done) {
       const bool there = fused && (args.transform || args.visible);
-      if (!there) write_scores(args);
+      if (there)
+        mask_.hide(memory_.scores);
+      else
+        write_scores(args);
       if (opening || fused || kernels_.softmax(memory_.scores, item_.rows, state))
         kernels_.rescale(memory_.scores, item_.rows, state, output, value_dim_);
     }

@@ -137,9 +137,10 @@ __attribute__((noinline)) bool deliver_masked(const ScoreArgs& args, const Softm
   HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) {
     float* const to = at + i * kTileTokens + j * kLanes;
     const M seen = lanes_of(args.visible ? args.visible[row + i] : kAll, token + j * kLanes);
-    const F s = load(to);
-    store(to, select(seen, s, splat(-std::numeric_limits<float>::infinity())));
-    if (softmax) over = over | weigh(s, splat(softmax->max[row + i]), *softmax, row + i, token + j * kLanes, seen);
+    if (softmax)
+      over = over | weigh(load(to), splat(softmax->max[row + i]), *softmax, row + i, token + j * kLanes, seen);
+    else
+      store(to, select(seen, load(to), splat(-std::numeric_limits<float>::infinity())));
   }
   return any(over);
 }
@@ -148,8 +149,10 @@ __attribute__((noinline)) bool deliver_masked(const ScoreArgs& args, const Softm
 inline void deliver_unseen(const ScoreArgs& args, const SoftmaxState* softmax) {
   for (Index r = 0; r < args.rows; ++r)
     for (Index t = (args.ends ? args.ends[r] : args.tokens) / kLanes * kLanes; t < kTileTokens; t += kLanes) {
-      store(args.scores + r * kTileTokens + t, splat(-std::numeric_limits<float>::infinity()));
-      if (softmax) store_weight(*softmax, r * kTileTokens + t, zero());
+      if (softmax)
+        store_weight(*softmax, r * kTileTokens + t, zero());
+      else
+        store(args.scores + r * kTileTokens + t, splat(-std::numeric_limits<float>::infinity()));
     }
 }
 

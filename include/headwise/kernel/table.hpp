@@ -95,8 +95,8 @@ struct ScoreArgs {
   const Index* ends;  // [rows] or null: instead of `tokens`, of each row; never falling
   AheadArgs ahead;
   const ScoreTransform* transform = nullptr;  // of the scores, before anything else is done with them; null: none
-  /// [rows] or null: all. Bit t: whether a row sees token t. All 64 scores of every row are written then, −inf where it does
-  /// not, whatever was computed there; bits behind `ends` are 0.
+  /// [rows] or null: all. Bit t: whether a row sees token t; 0 behind `ends`. Whatever the score of another token is, its
+  /// weight is 0; without a softmax all 64 scores of every row are written then, and it is −inf.
   const std::uint64_t* visible = nullptr;
 };
 
