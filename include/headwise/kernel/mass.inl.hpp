@@ -112,7 +112,9 @@ HEADWISE_INLINE void transpose_float_block(const float* from, Index from_stride,
   V v[N];
   HEADWISE_UNROLL for (int i = 0; i < N; ++i) {
     std::memcpy(&v[i], from + i * from_stride, sizeof(V));
+    // both are as large as a level of the caches: what comes a few blocks later is asked for
     __builtin_prefetch(from + i * from_stride + kTileTokens);
+    __builtin_prefetch(to + (N + i) * to_bytes, 1);
   }
   transpose(v);
   HEADWISE_UNROLL for (int i = 0; i < N; ++i) {
