@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <limits>
 #include <random>
@@ -39,10 +40,11 @@ std::vector<char> random_rows(Storage storage, Index count, std::mt19937& random
 /// Rows one behind another as the pack kernels take them, with addresses of nothing behind them.
 struct RowList {
   RowList(const char* first, Index stride, Index tokens) {
+    rows.fill(reinterpret_cast<const char*>(std::uintptr_t{4096}));  // no memory there; null is no number to add to
     for (Index t = 0; t < tokens; ++t) rows[static_cast<std::size_t>(t)] = first + t * stride;
   }
   const char* const* data() const { return rows.data(); }
-  std::array<const char*, kTileTokens + kRowsAhead> rows{};
+  std::array<const char*, kTileTokens + kRowsAhead> rows;
 };
 
 class TileKernelsTest : public testing::EveryTable {};

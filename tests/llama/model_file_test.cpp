@@ -5,13 +5,14 @@
 
 #include "llama/model/model.hpp"
 #include "llama/text/tokenizer.hpp"
-#include "tests/llama/tiny_model.hpp"
+#include "tests/llama/loaded_model.hpp"
 
 namespace llama {
 namespace {
 
 using headwise::Serial;
 using llama_test::GgufWriter;
+using llama_test::read_in_chunks;
 using llama_test::TinyModel;
 using testing::HasSubstr;
 

@@ -14,21 +14,10 @@ namespace {
 using headwise::Serial;
 using llama_test::Loaded;
 using llama_test::NaiveModel;
+using llama_test::read_in_chunks;
 using llama_test::Row;
 using llama_test::some_tokens;
 using llama_test::TinyModel;
-
-/// Logits after `tokens`, read `chunk` at a time.
-template <class T = float, class E = Serial>
-Vector read_in_chunks(const Model& model, const std::vector<TokenId>& tokens, std::size_t chunk,
-                      E&& executor = Serial{}) {
-  auto cache = model.make_cache<T>(std::ssize(tokens));
-  Model::Scratch scratch;
-  Vector hidden;
-  for (std::size_t at = 0; at < tokens.size(); at += chunk)
-    hidden = model.read(std::span(tokens).subspan(at, std::min(chunk, tokens.size() - at)), cache, scratch, executor);
-  return model.logits(hidden, executor);
-}
 
 void expect_equal_to_naive(TinyModel tiny) {
   const Loaded loaded(tiny);
