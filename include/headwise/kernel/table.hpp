@@ -216,7 +216,7 @@ struct TileKernels {
   void (*values_of_keys[kStorages])(const void* keys, Index head_dim, Index value_dim, Index dim, void* panel);
 
   /// `tokens` rows (1 … 64, each dense in dim, anywhere) of a storage type of arrays to a tile of it; the rest is zeroed. Behind
-  /// them `rows` names kRowsAhead more, any addresses: those are asked for, not read.
+  /// them `rows` names kRowsAhead more, any but null: those are asked for, not read.
   void (*pack_keys[kStorages])(const char* const* rows, Index tokens, Index head_dim, void* tile);
   void (*pack_values[kStorages])(const char* const* rows, Index tokens, Index value_dim, void* tile);
   /// Whether a V tile (value_dim padded) holds neither infinity nor NaN.
