@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Rows of the largest numbers that a storage type has: as long as scores, and sums of weighted values, are in the range of
-// f32, which they are summed in, nothing overflows.
+// Rows of the largest numbers that a storage type has: as long as scores are in the range of f32, which they are summed in,
+// nothing overflows.
 #include <cmath>
 #include <limits>
 
@@ -97,8 +97,7 @@ TEST_P(Extremes, QueriesOfTheLargestNumbersMeetSmallKeysAsOthersDo) {
 TEST_P(Extremes, ValuesOfTheLargestNumbersGiveTheirMean) {
   for (const Largest& values : kLargest)
     for (const Index tokens : {Index{1}, Index{40}}) {
-      // keys are 0, weights 1: sums of 200 numbers stay below the largest float
-      const float v = std::min(values.number, kMost / 256);
+      const float v = values.number;  // keys are 0, weights equal: a plain sum would overflow
       Inputs in({2, 1, kDim}, 1, tokens, kKeys, 63);
       std::fill(in.k.begin(), in.k.end(), 0.0f);
       for (Index t = 0; t < kKeys; ++t) std::fill_n(in.value(0, t, 0), kDim, t % 4 == 0 ? -v : v);
@@ -113,6 +112,47 @@ TEST_P(Extremes, ValuesOfTheLargestNumbersGiveTheirMean) {
               << headwise::name_of(values.storage);
         }
     }
+}
+
+TEST_P(Extremes, ValuesOfTheLargestFloatOverManySegmentsGiveTheirMean) {
+  // of several heads, tokens and segments; rows of one head alone have large values
+  constexpr Index kMany = 3000;
+  for (const Index tokens : {Index{1}, Index{70}}) {
+    Inputs in({4, 2, kDim}, 1, tokens, kMany, 64);
+    for (float& x : in.k) x *= 0.01f;  // weights of 1/3000 each, but for a percent
+    for (Index t = 0; t < kMany; ++t) std::fill_n(in.value(0, t, 1), kDim, t % 8 == 0 ? -kMost : kMost);
+    for (const Source source : {Source::cache, Source::packed_rows}) {
+      const Results got = run(in, {.source = source}), other = [&] {
+        Inputs moderate = in;
+        for (Index t = 0; t < kMany; ++t) std::fill_n(moderate.value(0, t, 1), kDim, 1.0f);
+        return run(moderate, {.source = source});
+      }();
+      for (Index i = 0; i < tokens; ++i)
+        for (Index h = 0; h < 4; ++h)
+          for (Index d = 0; d < kDim; ++d) {
+            const auto at = static_cast<std::size_t>((i * 4 + h) * kDim + d);
+            if (h < 2)
+              ASSERT_EQ(got.output[at], other.output[at]);  // not a bit of a row hangs on others
+            else
+              ASSERT_NEAR(static_cast<double>(got.output[at]) / static_cast<double>(kMost), 0.75, 0.01);
+          }
+    }
+  }
+}
+
+TEST_P(Extremes, ValuesOfTheLargestFloatHaveTheSameBitsOnAnyThreadsAndInAnyChunks) {
+  constexpr Index kMany = 1500, kTokens = 90;
+  Inputs in({4, 2, kDim}, 1, kTokens, kMany, 65);
+  for (Index t = 0; t < kMany; t += 3) std::fill_n(in.value(0, t, 1), kDim, t % 2 == 0 ? -kMost : kMost);
+  const Results whole = run(in, {});
+  ThreadPool pool(3);
+  EXPECT_EQ(run(in, {}, {}, pool).output, whole.output);
+  std::vector<float> last(whole.output.end() - 4 * kDim, whole.output.end());
+  for (const float x : whole.output) ASSERT_TRUE(std::isfinite(x));
+  in.q.erase(in.q.begin(), in.q.end() - 4 * kDim);
+  Inputs alone = in;
+  alone.query_tokens = 1;
+  EXPECT_EQ(run(alone, {}).output, last);
 }
 
 HEADWISE_FOR_EVERY_ISA(Extremes);

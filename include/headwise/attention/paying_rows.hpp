@@ -67,7 +67,6 @@ class PayingRows {
 
  private:
   enum class Fate : std::uint8_t { number, pays_nan, left_out };  // the last of a NaN that does not count
-  static constexpr Index kMostRows = std::max(kMaxRows, kPackedPrefillRows);
   static_assert(kMostRows <= kMostMassRows);
 
   /// Tiles of the record from i on that are one behind another.

@@ -16,11 +16,6 @@
 
 namespace headwise::detail {
 
-/// Rows of a prefill row tile: their queries, scores and outputs stay in L2 beside the tile.
-inline constexpr Index kPrefillRows = 96;
-/// The same where tiles are packed on the way, so that more rows share that work.
-inline constexpr Index kPackedPrefillRows = 3 * kPrefillRows;
-
 /// The work items of a call.
 class Plan {
  public:

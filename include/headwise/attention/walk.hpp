@@ -83,7 +83,11 @@ class Walk {
 
   /// Merges it with those before.
   void end(Index segment) {
-    if (hid_ && !kernels_.all_numbers(segment_.output, item_.rows * value_dim_)) sum_apart(segment);
+    if (!opening_) {
+      const bool hid = hid_;
+      if (hid && !sums_within(std::numeric_limits<float>::max())) sum_again(segment, true);
+      if (!sums_within(kLargestSum)) sum_lifted(segment, hid);
+    }
     if (!opening_) reduce_lane_sums(softmax_.sum, item_.rows, segment_.sum);
     merge_.add(segment_, segment);
   }
@@ -104,6 +108,7 @@ class Walk {
   }
 
  private:
+  static constexpr float kLargestSum = 0x1p80f;  // of a segment: those of 2^31 of them are finite
   static constexpr float kNoKeys = -std::numeric_limits<float>::infinity();  // a row's max that has seen none
 
   bool widens(Storage storage) const { return item_.rows >= kernels_.widen_rows[static_cast<int>(storage)]; }
@@ -121,13 +126,24 @@ class Walk {
 
   bool splits() const { return item_.partial >= 0; }
 
-  /// Sums a segment again that has met infinities or NaN, with care for the rows that do not see them.
-  void sum_apart(Index segment) {
+  bool sums_within(float bound) const { return kernels_.all_within(segment_.output, item_.rows * value_dim_, bound); }
+  /// Sums a segment again whose sums are too large for those of other segments to be added, or for themselves. Weights of
+  /// the rows concerned, and of no other, are made smaller.
+  void sum_lifted(Index segment, bool apart) {
+    float lift[kMostRows];
+    for (Index r = 0; r < item_.rows; ++r)
+      lift[r] = kernels_.all_within(segment_.output + r * value_dim_, value_dim_, kLargestSum) ? 0.0f : kLift;
+    softmax_.lift = lift;
+    sum_again(segment, apart);
+    softmax_.lift = nullptr;
+  }
+  /// Sums a segment again; `apart`, with care for the rows that do not see the infinities and NaN in it.
+  void sum_again(Index segment, bool apart) {
     constexpr Index kTiles = kSegmentTokens / kTileTokens;
     if (record_) record_.go_back_to(recorded_), aim_at_record();
     mask_.restart();
     begin();
-    apart_ = true;
+    apart_ = apart;
     const Index end = std::min((segment + 1) * kTiles, mask_.end_tile());
     for (Index tile = segment * kTiles; (tile = next_tile(tile)) < end; ++tile) visit(tile);
     apart_ = false;
@@ -165,8 +181,8 @@ class Walk {
       std::fill_n(state.sum, item_.rows * kMaxLanes, 0.0f);
       std::fill_n(output, item_.rows * value_dim_, 0.0f);
     }
-    const bool fused =
-        !opening && !transform_.calls_function() && !some_row_opens() && kernels_.fuses(key_storage_, softmax_.operand);
+    const bool fused = !opening && !state.lift && !transform_.calls_function() && !some_row_opens() &&
+                       kernels_.fuses(key_storage_, softmax_.operand);
     const bool done = fused && !kernels_.scores[static_cast<int>(key_storage_)](args, &state);
     if (!done) {
       const bool there = fused && (args.transform || args.visible);

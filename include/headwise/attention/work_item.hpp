@@ -15,6 +15,12 @@ namespace headwise::detail {
 
 /// Most rows that walk the tiles together. Decode keeps a whole group up to here, so K and V are read once.
 inline constexpr Index kMaxRows = 128;
+/// Rows of a prefill row tile: their queries, scores and outputs stay in L2 beside the tile.
+inline constexpr Index kPrefillRows = 96;
+/// The same where tiles are packed on the way, so that more rows share that work.
+inline constexpr Index kPackedPrefillRows = 3 * kPrefillRows;
+/// Most rows of any work item.
+inline constexpr Index kMostRows = std::max(kMaxRows, kPackedPrefillRows);
 /// Tokens of a segment, at absolute positions: each is summed from scratch and merged in order, always, so that it may
 /// as well be summed on another thread.
 inline constexpr Index kSegmentTokens = 1024;

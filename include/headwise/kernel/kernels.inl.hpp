@@ -57,7 +57,7 @@ constexpr TileKernels make_kernels() {
   if constexpr (kBroadcastsInPlace) table.group_rows = group_rows<Words16>;
 #endif
   table.blend = blend;
-  table.all_numbers = all_numbers;
+  table.all_within = all_within;
   table.softcap = softcap_scores;
   table.scale_scores = scale_scores;
   table.add_mass = add_mass;

@@ -28,12 +28,14 @@ HEADWISE_INLINE void add_weight(const SoftmaxState& state, Index row, Index toke
   store_weight(state, row * kTileTokens + token, p);
 }
 
+HEADWISE_INLINE float lift_of(const SoftmaxState& state, Index row) { return state.lift ? state.lift[row] : 0.0f; }
+
 /// One vector of scores of a row: its weights are stored and added to `tile_sum`; returns the lanes that exceed the
 /// lazy range or are NaN.
-HEADWISE_INLINE M weigh(F score, F max, const SoftmaxState& state, Index row, Index token) {
+HEADWISE_INLINE M weigh(F score, F max, const SoftmaxState& state, Index row, Index token, float range = kLazyRange) {
   const F x = score - max;
   add_weight(state, row, token, exp2(x));
-  return not_le(x, splat(kLazyRange));
+  return not_le(x, splat(range));
 }
 /// The same where lanes that are not `seen` have weight 0, whatever their scores and the row's max are.
 HEADWISE_INLINE M weigh(F score, F max, const SoftmaxState& state, Index row, Index token, M seen) {
@@ -59,8 +61,9 @@ inline bool softmax(const float* scores, Index rows, const SoftmaxState& state) 
   M over = none();
   for (Index r = 0; r < rows; ++r) {
     const F max = splat(state.max[r]);
+    const float range = kLazyRange - lift_of(state, r);
     HEADWISE_UNROLL for (Index t = 0; t < kTileTokens; t += kLanes) over =
-        over | weigh(load(scores + r * kTileTokens + t), max, state, r, t);
+        over | weigh(load(scores + r * kTileTokens + t), max, state, r, t, range);
   }
   if (any(over)) return true;
   add_tile_sums(state, rows);
@@ -77,10 +80,10 @@ inline void rescale(const float* scores, Index rows, const SoftmaxState& state, 
       nan = nan | not_le(s, splat(std::numeric_limits<float>::infinity()));
       top = max(top, s);
     }
-    const float old_max = state.max[r];
+    const float old_max = state.max[r], lift = lift_of(state, r);
     const float tile_max = any(nan) ? std::numeric_limits<float>::quiet_NaN() : reduce_max(top);
     constexpr float kNone = -std::numeric_limits<float>::infinity();
-    if (old_max != kNone && tile_max - old_max <= kLazyRange) {  // this row is as `softmax` left it
+    if (old_max != kNone && tile_max - old_max <= kLazyRange - lift) {  // this row is as `softmax` left it
       store(sum, load(sum) + load(tile_sum));
       continue;
     }
@@ -90,7 +93,7 @@ inline void rescale(const float* scores, Index rows, const SoftmaxState& state, 
       continue;
     }
     // NaN takes this way too: the row's max, weights and output become NaN, as the definition has it
-    const float new_max = old_max == kNone ? tile_max : tile_max + state.headroom;
+    const float new_max = tile_max + lift + (old_max == kNone ? 0.0f : state.headroom);
     const F shrink = exp2(splat(old_max == kNone ? 0.0f : old_max - new_max));
     state.max[r] = new_max;
     store(tile_sum, zero());

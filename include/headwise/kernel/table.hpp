@@ -110,8 +110,12 @@ struct SoftmaxState {
   void* weights;          // [rows][64] of `operand`, out
   Operand operand;        // f32, or bf16_pair where the values are met so
   float headroom = 0.0f;  // how far above the tile's maximum a raised one is put: for scores known to grow tile by tile
+  /// [rows] or null: none. How much further above it is put, the first one too, for values whose sums would overflow; it
+  /// rounds weights by 2^-18 where it is kLift. Not for `scores`.
+  const float* lift = nullptr;
 };
 inline constexpr float kLazyRange = 12.0f;
+inline constexpr float kLift = 60.0f;
 
 /// Rows' weights that meet one V tile.
 struct SumArgs {
@@ -221,8 +225,8 @@ struct TileKernels {
   void (*pack_values[kStorages])(const char* const* rows, Index tokens, Index value_dim, void* tile);
   /// Whether a V tile (value_dim padded) holds neither infinity nor NaN.
   bool (*all_finite[kStorages])(const void* values, Index value_dim);
-  /// The same of `count` (a multiple of 16) floats.
-  bool (*all_numbers)(const float* x, Index count);
+  /// Whether `count` (a multiple of 16) floats lie within ±bound; NaN does not.
+  bool (*all_within)(const float* x, Index count, float bound);
 
   /// The softcap of a transform, of rows × tokens (whole vectors) of scores, rows 64 apart.
   void (*softcap)(const ScoreTransform&, float* scores, Index rows, Index tokens);

@@ -54,10 +54,14 @@ class FiniteProbe {
   I bits_{};
 };
 
-inline bool all_numbers(const float* x, Index count) {
-  FiniteProbe probe;
-  for (Index i = 0; i < count; i += kLanes) probe.add(load(x + i));
-  return probe.all_finite();
+inline bool all_within(const float* x, Index count, float bound) {
+  const F most = splat(bound);
+  M beyond = none();
+  for (Index i = 0; i < count; i += kLanes) {
+    const F v = load(x + i);
+    beyond = beyond | not_le(v, most) | not_le(zero() - v, most);
+  }
+  return !any(beyond);
 }
 
 template <class Step>
