@@ -133,15 +133,22 @@ __attribute__((noinline)) bool deliver_masked(const ScoreArgs& args, const Softm
     }
   }
   constexpr std::uint64_t kAll = ~std::uint64_t{0};
-  M over = none();
-  HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) {
-    float* const to = at + i * kTileTokens + j * kLanes;
-    const M seen = lanes_of(args.visible ? args.visible[row + i] : kAll, token + j * kLanes);
-    if (softmax)
-      over = over | weigh(load(to), splat(softmax->max[row + i]), *softmax, row + i, token + j * kLanes, seen);
-    else
-      store(to, select(seen, load(to), splat(-std::numeric_limits<float>::infinity())));
+  const auto seen = [&](int i, int j) __attribute__((always_inline)) {
+    return lanes_of(args.visible ? args.visible[row + i] : kAll, token + j * kLanes);
+  };
+  if (!softmax) {
+    const F hidden = splat(-std::numeric_limits<float>::infinity());
+    HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) {
+      float* const s = at + i * kTileTokens + j * kLanes;
+      store(s, select(seen(i, j), load(s), hidden));
+    }
+    return false;
   }
+  const SoftmaxState state = *softmax;
+  M over = none();
+  HEADWISE_UNROLL for (int i = 0; i < MR; ++i) HEADWISE_UNROLL for (int j = 0; j < NV; ++j) over =
+      over | weigh(load(at + i * kTileTokens + j * kLanes), splat(state.max[row + i]), state, row + i,
+                   token + j * kLanes, seen(i, j));
   return any(over);
 }
 
