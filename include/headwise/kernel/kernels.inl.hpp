@@ -52,9 +52,7 @@ constexpr TileKernels make_kernels() {
   table.row_products = row_products;
   table.prepare_row = prepare_row;
   table.finish_row = finish_row;
-#if defined(__x86_64__)
-  if constexpr (kBroadcastsInPlace) table.group_rows = group_rows<Words16>;
-#endif
+  if constexpr (kBroadcastsInPlace) table.group_rows = group_rows;
   table.blend = blend;
   table.softcap = softcap_scores;
   table.scale_scores = scale_scores;
