@@ -53,9 +53,7 @@ constexpr TileKernels make_kernels() {
   table.prepare_row = prepare_row;
   table.prepare_added = prepare_added;
   table.finish_row = finish_row;
-#if defined(__x86_64__)
-  if constexpr (kBroadcastsInPlace) table.group_rows = group_rows<Words16>;
-#endif
+  if constexpr (kBroadcastsInPlace) table.group_rows = group_rows;
   table.blend = blend;
   table.all_within = all_within;
   table.softcap = softcap_scores;

@@ -13,11 +13,15 @@ template <class Change, class V>
 HEADWISE_INLINE void transpose_rows(const char* in, Index stride, Index count, char* out, Index out_stride) {
   constexpr int N = sizeof(V) / sizeof(V{}[0]);
   V v[N];
-  HEADWISE_UNROLL for (int i = 0; i < N; ++i) {
-    v[i] = V{};
-    if (i < count) std::memcpy(&v[i], in + i * stride, sizeof(V));
-    v[i] = Change::of(v[i]);
+  if (count >= N) [[likely]] {
+    HEADWISE_UNROLL for (int i = 0; i < N; ++i) std::memcpy(&v[i], in + i * stride, sizeof(V));
+  } else {
+    HEADWISE_UNROLL for (int i = 0; i < N; ++i) {
+      v[i] = V{};
+      if (i < count) std::memcpy(&v[i], in + i * stride, sizeof(V));
+    }
   }
+  HEADWISE_UNROLL for (int i = 0; i < N; ++i) v[i] = Change::of(v[i]);
   transpose(v);
   HEADWISE_UNROLL for (int i = 0; i < N; ++i) std::memcpy(out + i * out_stride, &v[i], sizeof(V));
 }
@@ -25,7 +29,7 @@ HEADWISE_INLINE void transpose_rows(const char* in, Index stride, Index count, c
 /// f32: per block [dim][16 tokens] → panels [token][dim].
 inline void values_of_f32_keys(const void* keys, Index head_dim, Index value_dim, Index dim, void* panel) {
 #if defined(__x86_64__)
-  using V = std::conditional_t<kLanes == 16, Words16, Words4>;
+  using V = std::conditional_t<kLanes == 16, F, Words4>;
 #else
   using V = Words4;
 #endif

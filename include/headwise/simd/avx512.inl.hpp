@@ -90,3 +90,31 @@ HEADWISE_INLINE void store_f16(void* p, F v) {
   _mm256_storeu_si256(static_cast<__m256i*>(p),
                       _mm512_maskz_cvtps_ph(0xffff, (__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
+/// v[i][j] → v[j][i], within quarters of the vectors and then of whole quarters: shuffles across a vector, which compilers
+/// make of the rounds of kernel/transpose.inl.hpp, take a copy each besides.
+HEADWISE_INLINE void transpose(F (&v)[16]) {
+  __m512 w[16];
+  HEADWISE_UNROLL for (int i = 0; i < 16; i += 2) {
+    w[i] = _mm512_maskz_unpacklo_ps(0xffff, (__m512)v[i], (__m512)v[i + 1]);
+    w[i + 1] = _mm512_maskz_unpackhi_ps(0xffff, (__m512)v[i], (__m512)v[i + 1]);
+  }
+  HEADWISE_UNROLL for (int i = 0; i < 16; i += 4) HEADWISE_UNROLL for (int half = 0; half < 2; ++half) {
+    const __m512d a = (__m512d)w[i + half], b = (__m512d)w[i + 2 + half];
+    v[i + 2 * half] = (F)_mm512_maskz_unpacklo_pd(0xff, a, b);
+    v[i + 2 * half + 1] = (F)_mm512_maskz_unpackhi_pd(0xff, a, b);
+  }
+  // quarter q of v[4j + c] holds element 4q + c of rows 4j … 4j + 3
+  constexpr int kEven = 0x88, kOdd = 0xdd;
+  HEADWISE_UNROLL for (int c = 0; c < 4; ++c) {
+    const __m512 a = (__m512)v[c], b = (__m512)v[4 + c], d = (__m512)v[8 + c], e = (__m512)v[12 + c];
+    const __m512 even = _mm512_maskz_shuffle_f32x4(0xffff, a, b, kEven);
+    const __m512 odd = _mm512_maskz_shuffle_f32x4(0xffff, a, b, kOdd);
+    const __m512 even_behind = _mm512_maskz_shuffle_f32x4(0xffff, d, e, kEven);
+    const __m512 odd_behind = _mm512_maskz_shuffle_f32x4(0xffff, d, e, kOdd);
+    w[c] = _mm512_maskz_shuffle_f32x4(0xffff, even, even_behind, kEven);
+    w[4 + c] = _mm512_maskz_shuffle_f32x4(0xffff, odd, odd_behind, kEven);
+    w[8 + c] = _mm512_maskz_shuffle_f32x4(0xffff, even, even_behind, kOdd);
+    w[12 + c] = _mm512_maskz_shuffle_f32x4(0xffff, odd, odd_behind, kOdd);
+  }
+  HEADWISE_UNROLL for (int i = 0; i < 16; ++i) v[i] = (F)w[i];
+}

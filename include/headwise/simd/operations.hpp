@@ -27,6 +27,7 @@
 //   reduce_add(v) reduce_max(v)    one fixed order of additions
 //   fraction(x)                    x − n of an integer n that leaves 0 … 1; finite for −∞, NaN for NaN; x <= 127
 //   scale_exp2(p, x)               p·2^n with the same n, for p of 1 … 2; 0 where x <= −126 or thereabouts; NaN stays NaN
+//   transpose(F (&)[16])           of 16 lanes: v[i][j] → v[j][i]
 //   pin(v)                         v, kept in a register: stops the compiler from folding one load into many FMAs
 //
 // Register tiles, chosen by the number of registers and the latency of an FMA:
