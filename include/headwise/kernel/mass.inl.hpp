@@ -38,19 +38,23 @@ HEADWISE_INLINE void deliver_mass(U units, Index rows, char* to) {
   }
 }
 
-/// Of a tile's weights, rows h, h + heads, … to `to`; `factors` make them multiples of the unit.
+/// Of a tile's weights, rows h, h + heads, … to `to`; `factors` make them multiples of the unit. Those two tiles on are
+/// asked for: of many rows they have left L2 by now (int8, 96 rows: 9 → 6 % of a prefill).
 template <bool kPairs, MassTo kTo>
 HEADWISE_INLINE void add_head_mass(const MassArgs& args, const char* weights, const float* factors, Index h, char* to) {
   constexpr int kVectors = kTileTokens / kLanes < 8 ? kTileTokens / kLanes : 8;
-  constexpr Index kRowBytes = (kPairs ? 2 : 4) * kTileTokens;
+  constexpr Index kBytes = kPairs ? 2 : 4, kRowBytes = kBytes * kTileTokens;
   const Index rows = (args.rows - h + args.heads - 1) / args.heads, bytes = kTo == MassTo::sum ? 8 : 4;
   const std::uint32_t shifts = static_cast<std::uint32_t>(rows) * kRoundingBits;
   for (Index t = 0; t < kTileTokens; t += kVectors * kLanes) {
     U sums[kVectors]{};
     for (Index r = h; r < args.rows; r += args.heads) {
       const F factor = splat(factors[r]);
+      const char* const row = weights + r * kRowBytes;
+      HEADWISE_UNROLL for (Index i = 0; i < kVectors * kLanes * kBytes; i += 64)
+          __builtin_prefetch(row + 2 * args.tile_bytes + t * kBytes + i);
       HEADWISE_UNROLL for (int v = 0; v < kVectors; ++v) sums[v] +=
-          rounded_bits(load_weights<kPairs>(weights + r * kRowBytes, t + v * kLanes), factor);
+          rounded_bits(load_weights<kPairs>(row, t + v * kLanes), factor);
     }
     HEADWISE_UNROLL for (int v = 0; v < kVectors; ++v)
         deliver_mass<kTo>(sums[v] - shifts, rows, to + bytes * (t + v * kLanes));
@@ -68,6 +72,9 @@ void add_mass_to(const MassArgs& args) {
     }
     for (Index h = 0; h < std::min(args.heads, args.rows); ++h) {
       char* const to = static_cast<char*>(args.masses[h]) + (kTo == MassTo::sum ? 8 : 4) * first;
+      if constexpr (kTo != MassTo::sum) {  // a stream for each head, of one tile at a time
+        for (Index i = 0; i < 4 * kTileTokens; i += 64) __builtin_prefetch(to + 8 * kTileTokens + i, 1);
+      }
       if (args.keys - first >= kTileTokens) {
         add_head_mass<kPairs, kTo>(args, weights, factors, h, to);
       } else if constexpr (kTo != MassTo::sum) {  // what lies behind the last key is not of this head
