@@ -262,17 +262,20 @@ TEST_P(MaskedScoresTest, NumbersThatAMaskAddsAreScaledAndKnownForWhatTheyAre) {
     }
 }
 
-TEST_P(MaskedScoresTest, NumbersAreAllFiniteUntilOneIsNot) {
-  for (const Index count : {16, 48, 128}) {
-    std::vector<float> x(static_cast<std::size_t>(count), -3e38f);
-    EXPECT_TRUE(kernels->all_numbers(x.data(), count));
-    for (const Index at : {Index{0}, count / 2, count - 1})
-      for (const float bad : {kNan, kInf, -kInf}) {
-        x[static_cast<std::size_t>(at)] = bad;
-        EXPECT_FALSE(kernels->all_numbers(x.data(), count));
-        x[static_cast<std::size_t>(at)] = 0.0f;
-      }
-  }
+TEST_P(MaskedScoresTest, NumbersAreAllWithinABoundUntilOneIsNot) {
+  constexpr float kMost = std::numeric_limits<float>::max();
+  for (const Index count : {16, 48, 128})
+    for (const float bound : {1024.0f, kMost}) {
+      std::vector<float> x(static_cast<std::size_t>(count), -bound);
+      x[0] = bound;
+      EXPECT_TRUE(kernels->all_within(x.data(), count, bound));
+      for (const Index at : {Index{0}, count / 2, count - 1})
+        for (const float bad : {kNan, kInf, -kInf, bound * 1.001f, bound * -1.001f}) {
+          x[static_cast<std::size_t>(at)] = bad;
+          EXPECT_FALSE(kernels->all_within(x.data(), count, bound));
+          x[static_cast<std::size_t>(at)] = 0.0f;
+        }
+    }
 }
 
 HEADWISE_FOR_EVERY_TABLE(MaskedScoresTest);
