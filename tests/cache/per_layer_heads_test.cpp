@@ -75,8 +75,8 @@ void expect_same_as_degrouped(const std::vector<Index>& kv_heads, Index head_dim
     const auto all_k = repeated(k, G, largest, head_dim), all_v = repeated(v, G, largest, head_dim);
     const Attention<Heads<>> few(Heads<>(kHeads, G, head_dim)), many(Heads<>(kHeads, largest, head_dim));
     for (const auto& [from, count] : {std::pair<Index, Index>{0, prompt}, {prompt, 1}, {prompt + 1, 1}}) {
-      const auto rows = [&, from = from, count = count](const std::vector<float>& all, Index heads) {
-        return View<const float>(all.data() + from * heads * head_dim, count, heads, head_dim);
+      const auto rows = [&, first = from, number = count](const std::vector<float>& all, Index heads) {
+        return View<const float>(all.data() + first * heads * head_dim, number, heads, head_dim);
       };
       ragged.append(layer, rows(k, G), rows(v, G));
       degrouped.append(layer, rows(all_k, largest), rows(all_v, largest));
