@@ -89,9 +89,13 @@ TEST_P(MaskPoison, InAKeyOrValueReachesTheQueriesThatSeeItAndNoOther) {
 
 TEST_P(MaskPoison, OfValuesInOneSegmentLeavesItsOthersAsTheyAre) {
   // the segment is summed again where sums tell of it: by few rows and many, from every place that values come from
+  struct Place {
+    Index key, keys;
+  };
   for (const Index queries : {Index{1}, Index{3}, Index{130}})
-    for (const Index poisoned : {Index{0}, Index{1030}, Index{2047}, Index{2200}}) {
-      const Inputs clean({4, 2, 24}, 1, queries, 2300, 90);
+    for (const auto& [key, keys] : {Place{0, 2300}, {1030, 2300}, {2047, 2300}, {2200, 2300}, {1030, 1060}}) {
+      const Index poisoned = key;
+      const Inputs clean({4, 2, 24}, 1, queries, keys, 90);
       const auto odd_heads = [&](Index, Index head, Index, Index key) { return key != poisoned || head == 1; };
       const Options options{.causal = false, .mask_function = MaskFunction(odd_heads)};
       Inputs bad = clean;

@@ -47,6 +47,7 @@ class TileStream {
       asked_ = next_index_;
       next_ = source_.tile(source_.self, item_.sequence, kv_head_, asked_);
     } else {
+      asked_ = -1;  // the tile that was asked for is not kept: it may be opened again
       next_ = {};
     }
     return tile_.keys;
