@@ -93,9 +93,9 @@ TEST_P(MaskPoison, OfValuesInOneSegmentLeavesItsOthersAsTheyAre) {
     Index key, keys;
   };
   for (const Index queries : {Index{1}, Index{3}, Index{130}})
-    for (const auto& [key, keys] : {Place{0, 2300}, {1030, 2300}, {2047, 2300}, {2200, 2300}, {1030, 1060}}) {
-      const Index poisoned = key;
-      const Inputs clean({4, 2, 24}, 1, queries, keys, 90);
+    for (const Place place : {Place{0, 2300}, {1030, 2300}, {2047, 2300}, {2200, 2300}, {1030, 1060}}) {
+      const Index poisoned = place.key;
+      const Inputs clean({4, 2, 24}, 1, queries, place.keys, 90);
       const auto odd_heads = [&](Index, Index head, Index, Index key) { return key != poisoned || head == 1; };
       const Options options{.causal = false, .mask_function = MaskFunction(odd_heads)};
       Inputs bad = clean;

@@ -132,6 +132,7 @@ class MassStore {
       if (call_.groups.of(b, h).size() == 0) std::memset(of(b, h), 0, static_cast<std::size_t>(4 * keys));
   }
   void clear_array(Index b, Index first_key) const {
+    if (first_key == array_.tokens) return;
     if (array_.strides.token == 1) {
       for (Index h = 0; h < array_.heads; ++h)
         std::memset(array_.row(b, first_key, h), 0, static_cast<std::size_t>(4 * (array_.tokens - first_key)));
