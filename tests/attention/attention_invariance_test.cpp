@@ -50,7 +50,7 @@ TEST_P(Invariance, AnyNumberOfThreadsGivesTheSameBits) {
     for (const Storage storage : kAllStorages)
       for (const auto& [name, options] : cases()) {
         const Inputs in = precise(heads, sequences, queries, keys, 2);
-        with_source(in, {.storage = storage}, [&, name = name, &options = options](const auto& source) {
+        with_source(in, {.storage = storage}, [&](const auto& source) {
           const Results serial = run_over(source, in, options);
           EXPECT_EQ(run_over(source, in, options, one), serial) << name;
           EXPECT_EQ(run_over(source, in, options, two), serial) << name;
@@ -112,7 +112,7 @@ TEST_P(Invariance, APromptGivesTheSameBitsHoweverItIsCut) {
                     value_row = heads.num_kv_heads() * heads.value_dim();
         for (const Index chunk : {Index{1}, Index{7}, Index{64}, Index{100}}) {
           if (tokens > 1000 && chunk < 64) continue;
-          with_type(storage, [&, name = name, heads = heads, tokens = tokens, &options = options]<class T>() {
+          with_type(storage, [&]<class T>() {
             KvCache<T> cache(heads, tokens);
             Results chunked;
             for (Index t = 0; t < tokens; t += chunk) {
