@@ -155,6 +155,33 @@ TEST_P(Extremes, ValuesOfTheLargestFloatHaveTheSameBitsOnAnyThreadsAndInAnyChunk
   EXPECT_EQ(run(alone, {}).output, last);
 }
 
+TEST_P(Extremes, ANanBesideValuesOfTheLargestFloatIsOfItsDimensionAlone) {
+  // rows of one head see both: the NaN does not take from them what the others have
+  constexpr Index kMany = 700;
+  for (const Index tokens : {Index{1}, Index{40}}) {
+    Inputs in({4, 2, kDim}, 1, tokens, kMany, 66);
+    std::fill(in.k.begin(), in.k.end(), 0.0f);
+    Inputs bad = in;
+    for (const Index head : {Index{0}, Index{1}})
+      for (Index t = 0; t < kMany; ++t)
+        std::fill_n(bad.value(0, t, head), kDim / 2, t % 2 == 0 ? kMost : 0.5f * kMost);
+    bad.value(0, 3, 1)[kDim - 1] = std::numeric_limits<float>::quiet_NaN();
+    const Results got = run(bad, {}), had = run(in, {});
+    for (std::size_t row = 0; row < got.lse.size(); ++row)
+      for (std::size_t d = 0; d < kDim; ++d) {
+        const float x = got.output[row * kDim + d], was = had.output[row * kDim + d];
+        if (row % 4 < 2) {  // the other head
+          const float expected = d < kDim / 2 ? 0.75f : was, unit = d < kDim / 2 ? kMost : 1.0f;
+          ASSERT_NEAR(static_cast<double>(x / unit), static_cast<double>(expected), 0.01);
+        } else if (d >= kDim / 2) {
+          ASSERT_TRUE(d == kDim - 1 ? std::isnan(x) : x == was) << "dim " << d;
+        }
+      }
+    for (std::size_t row = 0; row < got.lse.size(); ++row) ASSERT_NEAR(got.lse[row], had.lse[row], 1e-5);
+    for (std::size_t row = 2; row < got.lse.size(); row += 4) ASSERT_EQ(got.lse[row], had.lse[row]);
+  }
+}
+
 HEADWISE_FOR_EVERY_ISA(Extremes);
 
 }  // namespace

@@ -158,10 +158,12 @@ TEST_P(PoisonGrid, OfAVisibleValueReachesTheOutputsOfRowsThatSeeItAlone) {
         const Weights got = weights_over(source, bad, options, kEverything[0]), &had = *before++;
         for (Index r = 0; r < queries * kHeads && !HasFatalFailure(); ++r) {
           const auto row = row_of(got.results.output, r, kDim), had_row = row_of(had.results.output, r, kDim);
-          if (r % kHeads >= 2 && sees(r % kHeads, r / kHeads, kAt))
-            ASSERT_TRUE(std::isnan(row[5])) << name << ", " << of << ", row " << r;
-          else
-            ASSERT_TRUE(same(row, had_row)) << name << ", " << of << ", row " << r;
+          const bool seen = r % kHeads >= 2 && sees(r % kHeads, r / kHeads, kAt);
+          const bool shared = of.find("int") != of.npos;  // integers: the NaN is in the scale of the value's dimensions
+          for (std::size_t d = 0; d < row.size(); ++d)    // of which all but those it reaches keep their bits
+            ASSERT_TRUE(seen && (d == 5 || shared) ? std::isnan(row[d])
+                                                   : same(row.subspan(d, 1), had_row.subspan(d, 1)))
+                << name << ", " << of << ", row " << r << ", dim " << d;
         }
         ASSERT_TRUE(same(got.results.lse, had.results.lse)) << name << ", " << of;
         ASSERT_TRUE(same(got.scores, had.scores)) << name << ", " << of;

@@ -13,15 +13,11 @@ namespace {
 
 using headwise::testing::DefinitionCall;
 using headwise::testing::expect_near;
+using headwise::testing::kHidden;
 using headwise::testing::Layers;
 using headwise::testing::module_definition;
 using headwise::testing::random_matrix;
-
-constexpr Index kHidden = 48;
-
-MultiHeadAttentionOptions with(std::optional<RopeOptions> rope) {
-  return {.hidden_size = kHidden, .num_heads = 6, .num_kv_heads = 2, .rope = rope};
-}
+using headwise::testing::small_layer;
 
 /// A draft of a few tokens and where they stand.
 struct Draft {
@@ -43,7 +39,7 @@ struct Draft {
 TEST(ForwardDrafts, InATreeAreTheDefinition) {
   const Draft draft{{-1, -1, 0, 0, 1, 2, 4, 4}};
   for (const Index before : {0, 3, 60, 130}) {
-    const Layers layers({with(RopeOptions{})});
+    const Layers layers({small_layer(RopeOptions{})});
     const Index n = std::ssize(draft.parents);
     const Matrix x = random_matrix(before + n, kHidden, 1);
     auto cache = layers.alone<float>();
@@ -61,7 +57,7 @@ TEST(ForwardDrafts, InATreeAreTheDefinition) {
 
 TEST(ForwardDrafts, ThatAreTakenBackLeaveNoTrace) {
   const Draft draft{{-1, 0, 0, 2}};
-  const Layers layers({with(RopeOptions{}), with(RopeOptions{})});
+  const Layers layers({small_layer(RopeOptions{}), small_layer(RopeOptions{})});
   const Matrix x = random_matrix(80, kHidden, 1);
   auto drafted = layers.alone<bf16>(), plain = layers.alone<bf16>();
   layers.forward(Matrix(x.topRows(70)), drafted);
@@ -75,7 +71,7 @@ TEST(ForwardDrafts, ThatAreTakenBackLeaveNoTrace) {
 }
 
 TEST(ForwardDrafts, OfARaggedBatchHaveTheBitsTheyHaveAlone) {
-  const Layers layers({with(RopeOptions{}), with(RopeOptions{}), with(std::nullopt)});
+  const Layers layers({small_layer(RopeOptions{}), small_layer(RopeOptions{}), small_layer()});
   const std::vector<Draft> drafts{{{-1, 0, 0, 1, 3}}, {{-1}}, {{-1, -1, 1, 2, 2, 0, 4}}};
   const std::vector<Index> before{70, 5, 130};
   auto paged = layers.paged<float>(12);

@@ -18,18 +18,15 @@ namespace {
 using headwise::testing::DefinitionCall;
 using headwise::testing::expect_error;
 using headwise::testing::expect_near;
+using headwise::testing::kHidden;
 using headwise::testing::Layers;
 using headwise::testing::module_definition;
 using headwise::testing::random_matrix;
+using headwise::testing::small_layer;
 
-constexpr Index kHidden = 48;
-
-MultiHeadAttentionOptions with(std::optional<RopeOptions> rope) {
-  return {.hidden_size = kHidden, .num_heads = 6, .num_kv_heads = 2, .rope = rope};
-}
 /// Qwen2-VL: pairs turn by time, height and width.
 MultiHeadAttentionOptions qwen2_vl(RopeSectionOrder order = RopeSectionOrder::consecutive) {
-  auto o = with(RopeOptions{.base = 1e6, .sections = {2, 1, 1}, .section_order = order});
+  auto o = small_layer(RopeOptions{.base = 1e6, .sections = {2, 1, 1}, .section_order = order});
   o.query_bias = o.key_bias = o.value_bias = true;
   return o;
 }
@@ -106,14 +103,14 @@ TEST(ForwardPositions, GiveATokenTheSameBitsInPiecesAndInBatches) {
 
 TEST(ForwardPositions, AreThoseOfRopeAlone) {
   // the layers of a model may be told the same, those without RoPE too (Llama 4)
-  const Layers layers({with(std::nullopt)});
+  const Layers layers({small_layer()});
   const Matrix x = random_matrix(5, kHidden, 1);
   const std::vector<Index> positions{4, 3, 2, 1, 0};
   EXPECT_EQ(layers.modules[0].forward(x, {.positions = positions}), layers.modules[0].forward(x));
 }
 
 TEST(ForwardPositions, SetTheLengthThatDynamicRopeAsksFor) {
-  const Layers layers({with(RopeOptions{.scaling = DynamicNtkScaling{2.0, 40}})});
+  const Layers layers({small_layer(RopeOptions{.scaling = DynamicNtkScaling{2.0, 40}})});
   const Matrix x = random_matrix(120, kHidden, 1);
   KvCache<float> cache(layers.shapes(), 60, {.num_sequences = 2});
   std::vector<Index> both;
@@ -127,7 +124,7 @@ TEST(ForwardPositions, SetTheLengthThatDynamicRopeAsksFor) {
 }
 
 TEST(ForwardMasks, AreTheDefinition) {
-  const Layers layers({with(RopeOptions{})});
+  const Layers layers({small_layer(RopeOptions{})});
   const MultiHeadAttention& module = layers.modules[0];
   constexpr Index kTokens = 100;
   const Matrix x = random_matrix(kTokens, kHidden, 1);
@@ -158,7 +155,7 @@ TEST(ForwardMasks, AreTheDefinition) {
 }
 
 TEST(ForwardMasks, OfPrefixesAndPaddingAreTheDefinition) {
-  const Layers layers({with(RopeOptions{})});
+  const Layers layers({small_layer(RopeOptions{})});
   const MultiHeadAttention& module = layers.modules[0];
   const Matrix x = random_matrix(90, kHidden, 1);
   const std::vector<Index> prefix{40}, start{7};
@@ -171,7 +168,7 @@ TEST(ForwardMasks, OfPrefixesAndPaddingAreTheDefinition) {
 }
 
 TEST(ForwardMasks, OfSequencesOfABatchAreTheirOwn) {
-  const Layers layers({with(RopeOptions{})});
+  const Layers layers({small_layer(RopeOptions{})});
   constexpr Index kTokens = 20;
   const Matrix x = random_matrix(2 * kTokens, kHidden, 1);
   std::vector<std::uint8_t> bytes;
@@ -193,7 +190,7 @@ TEST(ForwardMasks, OfSequencesOfABatchAreTheirOwn) {
 }
 
 TEST(ForwardOptions, OfABatchThatAreSetAgainPlanAnew) {
-  const Layers layers({with(RopeOptions{})});
+  const Layers layers({small_layer(RopeOptions{})});
   auto paged = layers.paged<float>(1);
   const SequenceId id = paged.create();
   RaggedBatch batch;
@@ -210,7 +207,7 @@ TEST(ForwardOptions, OfABatchThatAreSetAgainPlanAnew) {
 }
 
 TEST(ForwardOptions, ThatDoNotFitChangeNothing) {
-  const Layers layers({qwen2_vl()}), plain({with(RopeOptions{})});
+  const Layers layers({qwen2_vl()}), plain({small_layer(RopeOptions{})});
   const MultiHeadAttention &module = layers.modules[0], &text = plain.modules[0];
   KvCache<float> cache(layers.shapes(), 30), other(plain.shapes(), 30);
   const Matrix x = random_matrix(6, kHidden, 1);

@@ -10,6 +10,13 @@
 
 namespace headwise::testing {
 
+inline constexpr Index kHidden = 48;
+
+/// A small layer of grouped-query attention: 6 query heads of 8 dimensions, 2 KV heads.
+inline nn::MultiHeadAttentionOptions small_layer(std::optional<RopeOptions> rope = {}) {
+  return {.hidden_size = kHidden, .num_heads = 6, .num_kv_heads = 2, .rope = rope};
+}
+
 /// Layers of one model, h ← h + attention(h), over both kinds of cache.
 struct Layers {
   KvSharing sharing;

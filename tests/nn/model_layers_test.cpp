@@ -15,19 +15,19 @@ namespace {
 
 using headwise::testing::DefinitionCall;
 using headwise::testing::expect_near;
+using headwise::testing::kHidden;
 using headwise::testing::Layers;
 using headwise::testing::module_definition;
 using headwise::testing::random_matrix;
+using headwise::testing::small_layer;
 
-constexpr Index kHidden = 48, kHeads = 6;
-
-MultiHeadAttentionOptions base() { return {.hidden_size = kHidden, .num_heads = kHeads, .num_kv_heads = 2}; }
+constexpr Index kHeads = 6;  // of small_layer
 
 /// gpt-oss: windows in every other layer, sink logits of every head and layer, YaRN whose ramp is not rounded.
 std::vector<MultiHeadAttentionOptions> gpt_oss() {
   std::vector<MultiHeadAttentionOptions> layers;
   for (int l = 0; l < 4; ++l) {
-    auto o = base();
+    auto o = small_layer();
     o.head_dim = 16;
     o.query_bias = o.key_bias = o.value_bias = o.output_bias = true;
     o.rope = RopeOptions{.base = 150000,
@@ -42,7 +42,7 @@ std::vector<MultiHeadAttentionOptions> gpt_oss() {
 std::vector<MultiHeadAttentionOptions> llama4() {
   std::vector<MultiHeadAttentionOptions> layers;
   for (int l = 0; l < 4; ++l) {
-    auto o = base();
+    auto o = small_layer();
     if (l < 3) {
       o.rope = RopeOptions{.style = RopeStyle::interleaved, .base = 5e5};
       o.qk_norm_epsilon = 1e-5f;
@@ -57,7 +57,7 @@ std::vector<MultiHeadAttentionOptions> llama4() {
 std::vector<MultiHeadAttentionOptions> gemma2() {
   std::vector<MultiHeadAttentionOptions> layers;
   for (int l = 0; l < 4; ++l) {
-    auto o = base();
+    auto o = small_layer();
     o.head_dim = 24;
     o.rope = RopeOptions{};
     o.scale = 1 / std::sqrt(12.0f);
@@ -70,7 +70,7 @@ std::vector<MultiHeadAttentionOptions> gemma2() {
 std::vector<MultiHeadAttentionOptions> gemma3() {
   std::vector<MultiHeadAttentionOptions> layers;
   for (int l = 0; l < 6; ++l) {
-    auto o = base();
+    auto o = small_layer();
     o.head_dim = 24;
     o.scale = 1 / std::sqrt(20.0f);
     o.qk_norm_epsilon = 1e-6f;
@@ -86,7 +86,7 @@ std::vector<MultiHeadAttentionOptions> gemma3() {
 }
 /// A window behind the first tokens, and its own change of scores.
 std::vector<MultiHeadAttentionOptions> streaming() {
-  auto o = base();
+  auto o = small_layer();
   o.rope = RopeOptions{};
   o.window = 30;
   o.num_sink_tokens = 4;
@@ -171,7 +171,7 @@ INSTANTIATE_TEST_SUITE_P(Of, ModelLayers,
 TEST(LayerOptions, ChangeWhatTheySay) {
   // each option gives its layer another result than it has without
   const Matrix x = random_matrix(100, kHidden, 1);
-  auto with = base();
+  auto with = small_layer();
   with.rope = RopeOptions{};
   const Matrix plain = Layers({with}).modules[0].forward(x);
   const auto differs = [&](void (*change)(MultiHeadAttentionOptions&)) {
@@ -192,7 +192,7 @@ TEST(LayerOptions, OfAScoreFunctionAreTheDefinition) {
   const auto function = [&](float score, Index, Index head, Index query, Index key) {
     return head % 2 == 1 && query - key < 5 ? score + bonus : score;
   };
-  auto o = base();
+  auto o = small_layer();
   o.rope = RopeOptions{};
   o.softcap = 4;
   o.score_function = function;
@@ -206,7 +206,7 @@ TEST(LayerOptions, OfAScoreFunctionAreTheDefinition) {
 }
 
 TEST(LayerOptions, SayHowMuchARingKeeps) {
-  auto o = base();
+  auto o = small_layer();
   const auto ring = [&] { return MultiHeadAttention(o).ring_shape(); };
   EXPECT_EQ(ring(), MultiHeadAttention(o).cache_shape());
   o.num_sink_tokens = 3;  // of no use without a window
@@ -224,7 +224,7 @@ TEST(LayerOptions, SayHowMuchARingKeeps) {
 }
 
 TEST(LayerOptions, OfSinkLogitsAreParameters) {
-  auto o = base();
+  auto o = small_layer();
   const Index without = MultiHeadAttention(o).parameters();
   o.sink_logits.assign(kHeads, 0.0f);
   EXPECT_EQ(MultiHeadAttention(o).parameters(), without + kHeads);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "headwise/attention/finish.hpp"
+#include "headwise/attention/lifted_rows.hpp"
 #include "headwise/attention/merge.hpp"
 #include "headwise/attention/query_gather.hpp"
 #include "headwise/attention/row_range.hpp"
@@ -83,11 +84,7 @@ class Walk {
 
   /// Merges it with those before.
   void end(Index segment) {
-    if (!opening_) {
-      const bool hid = hid_;
-      if (hid && !sums_within(std::numeric_limits<float>::max())) sum_again(segment, true);
-      if (!sums_within(kLargestSum)) sum_lifted(segment, hid);
-    }
+    if (!opening_ && !sums_within(LiftedRows::kLargestSum)) mend_sums(segment);
     if (!opening_) reduce_lane_sums(softmax_.sum, item_.rows, segment_.sum);
     merge_.add(segment_, segment);
   }
@@ -108,7 +105,6 @@ class Walk {
   }
 
  private:
-  static constexpr float kLargestSum = 0x1p80f;  // of a segment: those of 2^31 of them are finite
   static constexpr float kNoKeys = -std::numeric_limits<float>::infinity();  // a row's max that has seen none
 
   bool widens(Storage storage) const { return item_.rows >= kernels_.widen_rows[static_cast<int>(storage)]; }
@@ -127,14 +123,15 @@ class Walk {
   bool splits() const { return item_.partial >= 0; }
 
   bool sums_within(float bound) const { return kernels_.all_within(segment_.output, item_.rows * value_dim_, bound); }
-  /// Sums a segment again whose sums are too large for those of other segments to be added, or for themselves. Weights of
-  /// the rows concerned, and of no other, are made smaller.
-  void sum_lifted(Index segment, bool apart) {
-    float lift[kMostRows];
-    for (Index r = 0; r < item_.rows; ++r)
-      lift[r] = kernels_.all_within(segment_.output + r * value_dim_, value_dim_, kLargestSum) ? 0.0f : kLift;
-    softmax_.lift = lift;
+  /// Of a segment: keeps infinities and NaN from rows that do not see them, then makes weights smaller for too large sums.
+  void mend_sums(Index segment) {
+    const bool apart = hid_ && !sums_within(std::numeric_limits<float>::max());
+    if (apart) sum_again(segment, true);
+    LiftedRows lifted(kernels_, segment_.output, item_.rows, value_dim_);
+    if (!lifted.lift()) return;
+    softmax_.lift = lifted.lifts();
     sum_again(segment, apart);
+    if (lifted.let_go()) sum_again(segment, apart);
     softmax_.lift = nullptr;
   }
   /// Sums a segment again; `apart`, with care for the rows that do not see the infinities and NaN in it.

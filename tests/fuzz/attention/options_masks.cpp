@@ -15,36 +15,30 @@ constexpr float kHidden = -std::numeric_limits<float>::infinity();
 /// Sums in which nothing overflows.
 bool holds_all(Index size, Index needed) { return size == 1 || size >= needed; }
 
+/// A count of tokens, mostly least … most, for an option and what the definition calls it.
+template <class Option, class Parameter>
+void read_count(Bytes& bytes, Call& call, Index least, Index most, Option& option, Parameter& parameter) {
+  const Index count = bytes.wild(least, most);
+  option = count;
+  parameter = for_definition(count);
+  call.impossible_if(count < least);
+}
+
 }  // namespace
 
 void read_causal(Bytes& bytes, Call& call) { call.options.causal = call.parameters.causal = bytes.flag(); }
 
 void read_window(Bytes& bytes, Call& call) {
-  const Index window = bytes.wild(0, 255);
-  call.options.window = window;
-  call.parameters.window = for_definition(window);
-  call.impossible_if(window < 0);
+  read_count(bytes, call, 0, 255, call.options.window, call.parameters.window);
 }
-
 void read_sinks(Bytes& bytes, Call& call) {
-  const Index sinks = bytes.wild(0, 100);
-  call.options.num_sink_tokens = sinks;
-  call.parameters.num_sink_tokens = for_definition(sinks);
-  call.impossible_if(sinks < 0);
+  read_count(bytes, call, 0, 100, call.options.num_sink_tokens, call.parameters.num_sink_tokens);
 }
-
 void read_window_right(Bytes& bytes, Call& call) {
-  const Index window = bytes.wild(0, 100);
-  call.options.window_right = window;
-  call.parameters.window_right = for_definition(window);
-  call.impossible_if(window < 0);
+  read_count(bytes, call, 0, 100, call.options.window_right, call.parameters.window_right);
 }
-
 void read_chunk_size(Bytes& bytes, Call& call) {
-  const Index size = bytes.wild(1, 100);
-  call.options.chunk_size = size;
-  call.parameters.chunk_size = for_definition(size);
-  call.impossible_if(size < 1);
+  read_count(bytes, call, 1, 100, call.options.chunk_size, call.parameters.chunk_size);
 }
 
 /// Each 0 … the keys that exist.
