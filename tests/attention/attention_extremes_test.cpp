@@ -182,6 +182,32 @@ TEST_P(Extremes, ANanBesideValuesOfTheLargestFloatIsOfItsDimensionAlone) {
   }
 }
 
+TEST_P(Extremes, ScoresBeyondF32MakeTheirRowNanOrCountAsHidden) {
+  for (const Index tokens : {Index{1}, Index{40}}) {
+    const Inputs in({4, 2, kDim}, 1, tokens, kKeys, 67);
+    Inputs large = in;
+    std::fill_n(large.key(0, 7, 0), kDim, 0x1p100f);
+    for (Index i = 0; i < tokens; ++i) {
+      std::fill_n(large.q.begin() + i * 4 * kDim, kDim, 0x1p40f);
+      std::fill_n(large.q.begin() + (i * 4 + 1) * kDim, kDim, -0x1p40f);
+    }
+    Inputs hidden = large;
+    std::fill_n(hidden.key(0, 7, 0), kDim, 0.0f);
+    std::vector<std::uint8_t> others(static_cast<std::size_t>(kKeys), 1);
+    others[7] = 0;
+    const Mask mask(others.data(), 1, 1, 1, kKeys, {.query = 0, .key = 1});
+    const Results got = run(large, {}), without = run(hidden, {}, {.mask = mask}), had = run(in, {});
+    for (std::size_t row = 0; row < got.lse.size(); ++row)
+      for (std::size_t d = 0; d < kDim; ++d) {
+        const float x = got.output[row * kDim + d];
+        if (row % 4 == 0)  // above
+          ASSERT_TRUE(std::isnan(x) && std::isnan(got.lse[row]));
+        else  // below; the other KV head
+          ASSERT_EQ(x, (row % 4 == 1 ? without : had).output[row * kDim + d]) << "row " << row << ", dim " << d;
+      }
+  }
+}
+
 HEADWISE_FOR_EVERY_ISA(Extremes);
 
 }  // namespace
