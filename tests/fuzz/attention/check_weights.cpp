@@ -37,7 +37,10 @@ void check_scores(const Call& call, const Expected& expected, const Array& score
         const bool there = t < s.keys && !forgotten(s, t);
         const double value = there ? expected.score(stage, i, h, t) : weights ? 0 : -kInfinity;
         const float got = scores.get(array_sequence, first + i, h, t);
-        if (value == -kInfinity)
+        // a score may be −inf for infinities in the row, too, and is then what kernels make of these
+        const bool hidden = !there || (stage == ScoreStage::biased && value == -kInfinity &&
+                                       expected.score(ScoreStage::scaled, i, h, t) != -kInfinity);
+        if (hidden && !weights)
           expect(got == -std::numeric_limits<float>::infinity(), "the score of a hidden key is not -inf");
         const double size = std::isfinite(value) ? std::abs(value) : 0;
         compare(got, value, (weights ? 0x1p-100 : score_error) + relative * size, "score", i, h, t);
