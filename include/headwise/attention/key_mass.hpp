@@ -115,9 +115,9 @@ class KeyMass {
     const Index queries = call_.num_queries(sequence);
     return queries - std::min(queries, last_queries_.value_or(queries));
   }
-  /// Whether some row's weights are asked for. Members are sequences with all of their rows.
+  /// Whether some row's weights are asked for, of some key. Members are sequences with all of their rows.
   bool wants(const WorkItem& item) const {
-    if (last_queries_ == Index{0}) return false;
+    if (last_queries_ == Index{0} || call_.num_keys(item.sequence) == 0) return false;
     return item.members || RowRange(call_, item).token(item.rows - 1) >= first_token(item.sequence);
   }
   PayingRows rows_of(const WorkItem& item, Index head) const {
