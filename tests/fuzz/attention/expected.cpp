@@ -196,9 +196,13 @@ double Expected::largest_added(Index i, Index h) const {
   return largest;
 }
 
+double Expected::query_norm(Index i, Index h) const {
+  return norm(&q_[static_cast<std::size_t>((i * call_.num_heads + h) * call_.head_dim)], call_.head_dim);
+}
+
 double Expected::score_error(Index i, Index h) const {
   const double dim = static_cast<double>(call_.head_dim);
-  const double query = norm(&q_[static_cast<std::size_t>((i * call_.num_heads + h) * call_.head_dim)], call_.head_dim);
+  const double query = query_norm(i, h);
   const double key = longest_key_[static_cast<std::size_t>(kv_head_of(h))];
   const double scale = std::abs(call_.parameters.scale.value_or(1 / std::sqrt(dim))) * call_.temperature;
   if (!std::isfinite(query)) return 0;  // what is not finite has no error

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -51,6 +52,8 @@ class Expected {
   /// The largest finite number of the values that a head reads.
   double largest_value(Index h) const { return largest_value_[static_cast<std::size_t>(kv_head_of(h))]; }
 
+  /// Whether the query is, normed and turned.
+  bool finite_query(Index i, Index h) const { return std::isfinite(query_norm(i, h)); }
   /// Of any score of the row that has a weight, before what is added to it or after. From 0.5 on arithmetic says little, or
   /// overflows.
   double score_error(Index i, Index h) const;
@@ -64,6 +67,7 @@ class Expected {
   void change_queries(Index b);
   void set_masks(reference::Parameters& parameters, Index b) const;
   double largest_added(Index i, Index h) const;
+  double query_norm(Index i, Index h) const;
 
   const Call& call_;
   const Sequence& s_;
