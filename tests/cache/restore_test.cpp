@@ -168,14 +168,14 @@ TEST(Restore, MakesKeyNormsAnew) {
 
 TEST(Restore, MistakesAreNamedAndChangeNothing) {
   auto cache = cache_of(kShapes, 100), ring = cache_of(rings(50, 5), 1),
-       norms = cache_of(kShapes, 100, {.key_norms = true});
-  for (KvCache<>* c : {&cache, &ring, &norms}) fill(*c, 0, 40, 1);
+       norms = cache_of(kShapes, 100, {.key_norms = true}), growing = cache_of(kShapes, 100, {.growing = true});
+  for (KvCache<>* c : {&cache, &ring, &norms, &growing}) fill(*c, 0, 40, 1);
   const auto restore = [](KvCache<>& into, std::vector<TokenRange> ranges, Index sequence = 0) {
     return [&into, ranges = std::move(ranges), sequence] {
       into.restore_sequence(sequence, ranges, [](Index, Index, Index, std::byte*) { FAIL() << "filled"; });
     };
   };
-  for (KvCache<>* c : {&cache, &ring, &norms}) {
+  for (KvCache<>* c : {&cache, &ring, &norms, &growing}) {
     const Snapshot before(*c);
     expect_error(restore(*c, {{0, 0, 1}}), {"ranges (1)", "one per storage (2)"});
     expect_error(restore(*c, {{0, 0, 1}, {0, 0, 1}}, 2), {"sequence (2)"});
@@ -183,14 +183,18 @@ TEST(Restore, MistakesAreNamedAndChangeNothing) {
     expect_error(restore(*c, {{-1, 0, 1}, {0, 0, 1}}), {"ranges[0] (sinks -1"});
     EXPECT_EQ(Snapshot(*c), before);
   }
-  const Snapshot a(cache), b(ring), c(norms);
+  const Snapshot a(cache), b(ring), c(norms), d(growing);
   expect_error(restore(cache, {{0, 0, 100}, {0, 0, 101}}), {"tokens (101)", "max_tokens is 100"});
   expect_error(restore(ring, {{4, 60, 200}, {5, 60, 200}}), {"sinks 4", "first 5 tokens", "last 50"});
   expect_error(restore(ring, {{5, 151, 200}, {5, 60, 200}}), {"begin 151", "last 50"});
   expect_error(restore(norms, {{0, 0, 60}, {5, 30, 60}}), {"key_norms", "not at 30"});
+  // a saved sequence may claim any number of tokens that it does not hold
+  expect_error(restore(growing, {{0, 0, 1}, {2, 65539, 65600}}), {"tokens 2 to 65538", "at most 65536", "is 100"});
+  expect_error(restore(growing, {{0, Index{1} << 47, Index{1} << 47}, {0, 0, 1}}), {"forgotten", "at most 65536"});
   EXPECT_EQ(Snapshot(cache), a);
   EXPECT_EQ(Snapshot(ring), b);
   EXPECT_EQ(Snapshot(norms), c);
+  EXPECT_EQ(Snapshot(growing), d);
   expect_error([&] { cache.stored_tile(2, 0, 0, 0); }, {"storage (2)", "num_storages - 1 (1)"});
   expect_error([&] { cache.stored_tile(0, 0, 0, 1); }, {"index (1)"});
 }

@@ -231,6 +231,7 @@ class KvCache<AnyStorage, AnyStorage> : private detail::AppendForms<KvCache<>, I
   void check_append(Index layer, Index sequences, const ConstArray& k, const std::optional<ConstArray>& v,
                     const AppendOptions& options) const;
   void check_room(const detail::LayerTiles& tiles, Index stored, Index tokens) const;
+  static void check_forgotten(const detail::LayerTiles& tiles, const TokenRange& range);
   Index larger(const detail::LayerTiles& tiles, Index tokens) const;
   void make_room(std::span<const Index> tokens);
   void truncate_range(Index first_sequence, Index sequences, Index tokens);

@@ -115,6 +115,14 @@ HEADWISE_API void KvCache<AnyStorage, AnyStorage>::check_room(const detail::Laye
   require(tokens <= detail::kMaxTokens - stored, "tokens (", tokens, ") to append must be at most ",
           detail::kMaxTokens - stored);
 }
+/// Whether a cache would grow for tokens that are not there, of which a saved sequence may claim any number.
+HEADWISE_API void KvCache<AnyStorage, AnyStorage>::check_forgotten(const detail::LayerTiles& tiles,
+                                                                   const TokenRange& range) {
+  constexpr Index kMost = Index{1} << 16;
+  require(range.end <= tiles.max_tokens() || range.begin - range.sinks <= kMost, "tokens ", range.sinks, " to ",
+          range.begin - 1, ", which the sequence has forgotten, must be at most ", kMost,
+          " for a cache to grow for them: its max_tokens is ", tiles.max_tokens());
+}
 /// What max_tokens becomes, for a sequence of `tokens`.
 HEADWISE_API Index KvCache<AnyStorage, AnyStorage>::larger(const detail::LayerTiles& tiles, Index tokens) const {
   return std::min(detail::kMaxTokens, std::max(tokens, 2 * tiles.max_tokens()));

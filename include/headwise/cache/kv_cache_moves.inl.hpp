@@ -19,6 +19,7 @@ void KvCache<AnyStorage, AnyStorage>::restore_sequence(Index sequence, std::span
   std::vector<Index> tokens;
   for (std::size_t s = 0; s < storages_.size(); ++s) {
     check_room(storages_[s], 0, ranges[s].end);
+    check_forgotten(storages_[s], ranges[s]);
     kept.push_back(storages_[s].restorable(ranges[s]));
     tokens.push_back(ranges[s].end);
   }

@@ -77,7 +77,8 @@ void save(const C& cache, Index sequence, const std::string& path) {
 /// Makes `sequence`, whatever it held, the saved one that comes next in the stream, and reads no further. All of it is read
 /// and verified before the cache changes, which takes as many bytes of memory as were saved, and half of that again while
 /// they arrive. Throws CacheFileError where bytes are damaged or missing or the stream fails, std::invalid_argument where
-/// the saved sequence does not fit this cache, and what the cache throws where there is no room; it is as it was then.
+/// the saved sequence does not fit this cache, and what the cache throws where there is no room; it is as it was then. A
+/// growing cache grows for at most 65536 tokens that a ring has forgotten.
 template <TokenStore C>
 void restore(C& cache, Index sequence, std::istream& stream) {
   detail::StreamSource source(stream);
