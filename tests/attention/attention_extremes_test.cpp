@@ -195,7 +195,7 @@ TEST_P(Extremes, ScoresBeyondF32MakeTheirRowNanOrCountAsHidden) {
     std::fill_n(hidden.key(0, 7, 0), kDim, 0.0f);
     std::vector<std::uint8_t> others(static_cast<std::size_t>(kKeys), 1);
     others[7] = 0;
-    const Mask mask(others.data(), 1, 1, 1, kKeys, {.query = 0, .key = 1});
+    const Mask mask(others.data(), 1, kKeys);
     const Results got = run(large, {}), without = run(hidden, {}, {.mask = mask}), had = run(in, {});
     for (std::size_t row = 0; row < got.lse.size(); ++row)
       for (std::size_t d = 0; d < kDim; ++d) {

@@ -7,6 +7,7 @@
 
 #include "headwise/nn/check_sharing.hpp"
 #include "headwise/nn/multi_head_attention.hpp"
+#include "tests/nn/layers.hpp"
 #include "tests/nn/module_definition.hpp"
 #include "tests/support/errors.hpp"
 
@@ -14,11 +15,11 @@ namespace headwise::nn {
 namespace {
 
 using headwise::testing::expect_error;
+using headwise::testing::kHidden;
+using headwise::testing::Layers;
 using headwise::testing::module_definition;
 using headwise::testing::ModuleWeights;
 using headwise::testing::random_matrix;
-
-constexpr Index kHidden = 48;
 
 MultiHeadAttentionOptions options_of(bool borrows) {
   return {.hidden_size = kHidden,
@@ -32,39 +33,18 @@ MultiHeadAttentionOptions options_of(bool borrows) {
           .borrows_kv = borrows};
 }
 
-/// Attention layers of a model, h ← h + attention(h), and the weights of each; a borrower's Wk and Wv are drawn and unused.
-struct Model {
-  KvSharing sharing;
-  std::vector<MultiHeadAttention> layers;
-  std::vector<ModuleWeights> weights;
+/// The layers of a model that share keys and values so.
+struct Model : Layers {
+  explicit Model(const KvSharing& kv_sharing) : Layers(layers_of(kv_sharing), kv_sharing) {}
 
-  explicit Model(const KvSharing& kv_sharing) : sharing(kv_sharing) {
-    for (Index l = 0; l < sharing.num_layers(); ++l) {
-      layers.emplace_back(options_of(!sharing.is_producer(l)));
-      weights.emplace_back(layers.back(), static_cast<unsigned>(100 * l));
-      if (sharing.is_producer(l))
-        weights.back().give_to(layers.back());
-      else
-        layers.back().set_weights({weights.back().wq, weights.back().bq}, {weights.back().wo, weights.back().bo});
-    }
-    check_sharing(layers, sharing);
-  }
-  std::vector<LayerShape> shapes() const {
-    std::vector<LayerShape> result;
-    for (const auto& layer : layers) result.push_back(layer.cache_shape());
-    return result;
+  static std::vector<MultiHeadAttentionOptions> layers_of(const KvSharing& sharing) {
+    std::vector<MultiHeadAttentionOptions> options;
+    for (Index l = 0; l < sharing.num_layers(); ++l) options.push_back(options_of(!sharing.is_producer(l)));
+    return options;
   }
   template <class T>
   KvCache<T> cache(Index max_tokens, Index sequences = 1) const {
     return KvCache<T>(shapes(), sharing, max_tokens, {.num_sequences = sequences});
-  }
-  /// What enters each layer, and what leaves the last: [layer + 1][token][hidden].
-  template <class T>
-  std::vector<Matrix> forward(const Matrix& x, KvCache<T>& cache) const {
-    std::vector<Matrix> h{x};
-    for (Index l = 0; l < sharing.num_layers(); ++l)
-      h.push_back(h.back() + layers[static_cast<std::size_t>(l)].forward(h.back(), cache, l));
-    return h;
   }
 };
 
@@ -79,8 +59,8 @@ TEST(CrossLayerAttention, IsTheDefinitionWithTheKeysAndValuesOfTheSource) {
   for (const KvSharing& sharing : kSharings) {
     const Model model(sharing);
     auto cache = model.cache<float>(80);
-    const auto h = model.forward(random_matrix(70, kHidden, 1), cache);
-    for (std::size_t l = 0; l < model.layers.size(); ++l) {
+    const auto h = model.trace(random_matrix(70, kHidden, 1), cache);
+    for (std::size_t l = 0; l < model.modules.size(); ++l) {
       const auto source = static_cast<std::size_t>(sharing.source(static_cast<Index>(l)));
       // a plain module with this layer's Wq and Wo and the source's Wk and Wv, whose memory is what entered the source
       const MultiHeadAttention plain(options_of(false));
@@ -113,13 +93,13 @@ void expect_bits_of_explicit_layers() {
     const Model model(sharing);
     auto cache = model.cache<T>(80);
     std::vector<KvCache<T>> own;  // one cache per producer, as if there were no sharing
-    for (Index l = 0; l < sharing.num_layers(); ++l) own.emplace_back(model.layers[0].heads(), 80);
+    for (Index l = 0; l < sharing.num_layers(); ++l) own.emplace_back(model.modules[0].heads(), 80);
     for (const Index count : {66, 1, 1, 5}) {
-      const auto h = model.forward(random_matrix(count, kHidden, static_cast<unsigned>(count)), cache);
-      for (std::size_t l = 0; l < model.layers.size(); ++l) {
+      const auto h = model.trace(random_matrix(count, kHidden, static_cast<unsigned>(count)), cache);
+      for (std::size_t l = 0; l < model.modules.size(); ++l) {
         const auto source = static_cast<std::size_t>(sharing.source(static_cast<Index>(l)));
         const Matrix y =
-            source == l ? model.layers[l].forward(h[l], own[l]) : explicit_forward(h[l], model.weights[l], own[source]);
+            source == l ? model.modules[l].forward(h[l], own[l]) : explicit_forward(h[l], model.weights[l], own[source]);
         ASSERT_EQ(h[l + 1], Matrix(h[l] + y)) << "layer " << l << ", " << count << " tokens";
       }
     }
@@ -137,12 +117,12 @@ TEST(CrossLayerAttention, IsTheSameInPiecesAndTokenByToken) {
   const Index tokens = 70;
   const Matrix x = random_matrix(tokens, kHidden, 1);
   auto whole = model.cache<bf16>(tokens);
-  const Matrix expected = model.forward(x, whole).back();
+  const Matrix expected = model.forward(x, whole);
   for (const Index piece : {1, 7, 64}) {
     auto cache = model.cache<bf16>(tokens);
     for (Index t = 0; t < tokens; t += piece) {
       const Index n = std::min(piece, tokens - t);
-      EXPECT_EQ(model.forward(x.middleRows(t, n), cache).back(), Matrix(expected.middleRows(t, n))) << t;
+      EXPECT_EQ(model.forward(x.middleRows(t, n), cache), Matrix(expected.middleRows(t, n))) << t;
     }
     EXPECT_EQ(cache.num_tokens(4), tokens);
   }
@@ -156,9 +136,9 @@ TEST(CrossLayerAttention, ContinuesEachSequenceFromItsOwnPosition) {
   both.truncate(1, 4);
   model.forward(x.topRows(6), a);
   model.forward(x.middleRows(6, 4), b);
-  const Matrix y = model.forward(next, both).back();
-  EXPECT_EQ(Matrix(y.row(0)), model.forward(next.row(0), a).back());
-  EXPECT_EQ(Matrix(y.row(1)), model.forward(next.row(1), b).back());
+  const Matrix y = model.forward(next, both);
+  EXPECT_EQ(Matrix(y.row(0)), model.forward(next.row(0), a));
+  EXPECT_EQ(Matrix(y.row(1)), model.forward(next.row(1), b));
 }
 
 TEST(CrossLayerAttention, OfABorrowerTakesGroupsToo) {
@@ -166,12 +146,12 @@ TEST(CrossLayerAttention, OfABorrowerTakesGroupsToo) {
   const Matrix x = random_matrix(5, kHidden, 1);
   const std::vector<Index> halves{0, 3, 6}, uneven{0, 1, 6};
   auto cache = model.cache<float>(10);
-  model.layers[0].forward(x, cache, 0);
+  model.modules[0].forward(x, cache, 0);
   const auto with = [&](const std::vector<Index>& boundaries) {
     const auto groups = [&](const KvCache<>&, Index) { return std::span<const Index>(boundaries); };
-    return model.layers[1].forward(x, cache, 1, {.groups = groups});
+    return model.modules[1].forward(x, cache, 1, {.groups = groups});
   };
-  EXPECT_EQ(with(halves), model.layers[1].forward(x, cache, 1));
+  EXPECT_EQ(with(halves), model.modules[1].forward(x, cache, 1));
   EXPECT_NE(with(uneven), with(halves));
   const std::vector<Index> wrong{0, 7, 6};
   expect_error([&] { with(wrong); }, {"group_boundaries"});
@@ -182,14 +162,14 @@ TEST(CrossLayerAttention, OfABorrowerReadsAMemoryThatItsProducerFilled) {
   const Model model(KvSharing::every(2, 2));
   auto cache = model.cache<float>(10);
   const Matrix x = random_matrix(3, kHidden, 1), memory = random_matrix(9, kHidden, 2);
-  model.layers[0].fill_cross(memory, cache, 0);
+  model.modules[0].fill_cross(memory, cache, 0);
   MultiHeadAttention plain(options_of(false));
   ModuleWeights w = model.weights[1];
   w.wk = model.weights[0].wk, w.wv = model.weights[0].wv, w.bk = model.weights[0].bk;
   w.give_to(plain);
   KvCache<float> own(plain.heads(), 10);
   plain.fill_cross(memory, own);
-  EXPECT_EQ(model.layers[1].forward_cross(x, cache, 1), plain.forward_cross(x, own));
+  EXPECT_EQ(model.modules[1].forward_cross(x, cache, 1), plain.forward_cross(x, own));
 }
 
 TEST(CrossLayerAttention, CountsNeitherWeightsNorBytesForWhatIsBorrowed) {
@@ -255,7 +235,7 @@ TEST(CrossLayerAttentionErrors, NameWeightsAndOptionsThatDoNotFit) {
 
 TEST(CrossLayerAttentionErrors, NameCallsThatNeedKeysAndValues) {
   const Model model(KvSharing::every(2, 2));
-  const MultiHeadAttention& borrower = model.layers[1];
+  const MultiHeadAttention& borrower = model.modules[1];
   auto cache = model.cache<float>(10);
   const Matrix x = random_matrix(3, kHidden, 1);
   expect_error([&] { borrower.forward(x); }, {"borrows_kv (true)", "forward without a cache"});
@@ -269,7 +249,7 @@ TEST(CrossLayerAttentionErrors, NameAProducerThatHasNotRunAndRolesThatAreSwapped
   Matrix y = x;
   Workspace workspace;
   const auto forward = [&](std::size_t module, Index layer, const Matrix& in) {
-    return [&, module, layer] { model.layers[module].forward(in, cache, layer, y, workspace); };
+    return [&, module, layer] { model.modules[module].forward(in, cache, layer, y, workspace); };
   };
   expect_error(forward(2, 2, x),
                {"layer 0 of the cache (0 tokens in sequence 0)", "at least the 3 tokens of x", "layer 2 borrows"});
@@ -277,7 +257,7 @@ TEST(CrossLayerAttentionErrors, NameAProducerThatHasNotRunAndRolesThatAreSwapped
   expect_error(forward(2, 0, x), {"layer 0 of the cache (0 tokens"});
   EXPECT_EQ(y, x);
   for (Index layer = 0; layer < 3; ++layer) EXPECT_EQ(cache.num_tokens(layer), 0);
-  model.layers[0].forward(x, cache, 0);
+  model.modules[0].forward(x, cache, 0);
   cache.truncate(0, 1, 2);
   expect_error(forward(2, 2, x), {"2 tokens in sequence 1", "3 tokens of x"});
 }

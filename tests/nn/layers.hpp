@@ -17,7 +17,7 @@ inline nn::MultiHeadAttentionOptions small_layer(std::optional<RopeOptions> rope
   return {.hidden_size = kHidden, .num_heads = 6, .num_kv_heads = 2, .rope = rope};
 }
 
-/// Layers of one model, h ← h + attention(h), over both kinds of cache.
+/// Layers of one model, h ← h + attention(h), over both kinds of cache. A borrower's Wk and Wv are drawn and unused.
 struct Layers {
   KvSharing sharing;
   std::vector<nn::MultiHeadAttention> modules;
@@ -30,7 +30,7 @@ struct Layers {
       modules.emplace_back(one);
       const ModuleWeights& w = weights.emplace_back(modules.back(), seed += 100);
       if (one.borrows_kv)
-        modules.back().set_weights(w.wq, w.wo);
+        modules.back().set_weights({w.wq, w.bq}, {w.wo, w.bo});
       else
         w.give_to(modules.back());
     }
@@ -54,11 +54,15 @@ struct Layers {
   KvCache<T> alone() const {
     return KvCache<T>(shapes(), sharing, 1300);
   }
-  nn::Matrix forward(const nn::Matrix& x, KvCache<>& cache, const nn::ForwardOptions& call = {}) const {
-    nn::Matrix h = x;
+  /// What enters each layer, and what leaves the last: [layer + 1][token][hidden].
+  std::vector<nn::Matrix> trace(const nn::Matrix& x, KvCache<>& cache, const nn::ForwardOptions& call = {}) const {
+    std::vector<nn::Matrix> h{x};
     for (Index l = 0; l < std::ssize(modules); ++l)
-      h += modules[static_cast<std::size_t>(l)].forward(h, cache, l, call);
+      h.push_back(h.back() + modules[static_cast<std::size_t>(l)].forward(h.back(), cache, l, call));
     return h;
+  }
+  nn::Matrix forward(const nn::Matrix& x, KvCache<>& cache, const nn::ForwardOptions& call = {}) const {
+    return trace(x, cache, call).back();
   }
   template <class E = Serial>
   nn::Matrix forward(const nn::Matrix& x, AnyPagedCache& cache, nn::RaggedBatch& batch, E&& executor = Serial{}) const {

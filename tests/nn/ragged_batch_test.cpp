@@ -17,13 +17,15 @@ namespace headwise::nn {
 namespace {
 
 using headwise::testing::expect_error;
+using headwise::testing::kHidden;
 using headwise::testing::Layers;
 using headwise::testing::random_matrix;
-
-constexpr Index kHidden = 48;
+using headwise::testing::small_layer;
 
 MultiHeadAttentionOptions plain(std::optional<RopeOptions> rope = RopeOptions{}) {
-  return {.hidden_size = kHidden, .num_heads = 6, .num_kv_heads = 2, .value_dim = 12, .rope = rope};
+  auto options = small_layer(rope);
+  options.value_dim = 12;
+  return options;
 }
 MultiHeadAttentionOptions with(void (*change)(MultiHeadAttentionOptions&)) {
   auto options = plain();
